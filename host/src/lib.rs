@@ -1,1 +1,11 @@
-//! stub
+//! Carryall: an event-sourcing and CQRS host whose domain logic is WebAssembly components.
+//!
+//! Modules are layers; imports go downwards only (`docs/architecture.md` has the table, a tidy test checks it):
+//! domain, error → codec → port → event_store, sandbox → state → command, worker, projection, relay, deploy,
+//! query → api → adapter → app, cli.
+
+pub mod codec;
+pub mod domain;
+pub mod error;
+pub mod event_store;
+pub mod port;
