@@ -4,6 +4,7 @@
 //! domain, error → codec → port → event_store, sandbox → state → command, worker, projection, relay, deploy,
 //! query → api → adapter → app, cli.
 
+pub mod adapter;
 pub mod codec;
 pub mod domain;
 pub mod error;

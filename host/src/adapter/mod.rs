@@ -1,0 +1,4 @@
+//! Adapters: the ports on real things. Only `app` names them; each vendor crate is named in one adapter.
+
+pub mod fs;
+pub mod system_clock;
