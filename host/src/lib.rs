@@ -5,6 +5,7 @@
 //! query → api → adapter → app, cli.
 
 pub mod adapter;
+pub mod bundled;
 pub mod codec;
 pub mod domain;
 pub mod error;
