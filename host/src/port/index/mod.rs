@@ -1,6 +1,8 @@
 //! The derived index of the event log: heads of aggregates, event ids, places of events. A pure function of the log up
 //! to its watermark; can be deleted at any time and is rebuilt. The log is the truth, the index never is (I1).
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use uuid::Uuid;
 
@@ -41,6 +43,9 @@ pub struct EventRow {
     pub aggregate: Aggregate,
     pub sequence: Sequence,
     pub kind: EventKind,
+    pub event_type: Arc<str>,
+    /// The command whose outcome a domain event belongs to; `None` for commands.
+    pub command_id: Option<Uuid>,
     /// Fingerprint of a command's content; `None` for domain events.
     pub fingerprint: Option<Digest>,
 }

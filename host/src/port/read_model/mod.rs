@@ -2,9 +2,11 @@
 //! projections; every row remembers the aggregate that owns it and the sequence that wrote it, so that a stale write
 //! changes nothing.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde_json::value::RawValue;
-use std::sync::Arc;
+use uuid::Uuid;
 
 use super::Result;
 use super::registry::{Finished, Owner};
@@ -48,8 +50,12 @@ pub enum Change {
 /// The changes of one event.
 #[derive(Debug, Clone)]
 pub struct EventChanges {
-    pub aggregate: Aggregate,
-    /// Version of the write: the event's sequence.
+    /// The event, as its claim in [`Batch::finished`] names it.
+    pub event_id: Uuid,
+    /// Who owns the rows written: the event's aggregate or, with ordering `partition`, one stand-in that all
+    /// aggregates of the partition share.
+    pub owner: Aggregate,
+    /// Version of the write: the event's sequence or, with ordering `partition`, its position.
     pub version: u64,
     pub changes: Vec<Change>,
 }
@@ -65,7 +71,8 @@ pub struct Batch<'a> {
     pub events: Vec<EventChanges>,
     /// Claims that end with this transaction; each is fenced by owner and attempt.
     pub finished: Vec<Finished>,
-    /// New checkpoint of the consumer: everything below is applied. Never moves backwards.
+    /// New checkpoint of the consumer: everything below is applied. Never moves backwards; not moved when a claim was
+    /// lost, since its effect is then somebody else's to make (I7).
     pub checkpoint: Option<(Partition, Position)>,
     pub now: Timestamp,
 }
@@ -74,8 +81,9 @@ pub struct Batch<'a> {
 #[derive(Debug, Clone, Default)]
 pub struct AppliedBatch {
     /// Claims that were no longer ours: of these nothing was applied.
-    pub fenced: Vec<uuid::Uuid>,
-    /// Writes refused since the row belongs to another aggregate: index into `events`, and the words.
+    pub fenced: Vec<Uuid>,
+    /// Writes to a row of another owner: index into `events`, and the words. When there is one, **nothing** of the batch
+    /// was applied: park these events (and, for their order, the later ones of their aggregates) and repeat the rest.
     pub foreign: Vec<(usize, String)>,
 }
 

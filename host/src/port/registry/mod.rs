@@ -100,7 +100,8 @@ pub struct ClaimFilter {
     pub limit: usize,
 }
 
-/// The registry. All calls are safe to repeat.
+/// The registry. All calls are safe to repeat. A `claim` whose answer was lost (an error, a dropped future) may have
+/// taken its claims: repeat it as the next run of the same owner, which takes them over at once.
 #[async_trait]
 pub trait Registry: Send + Sync + std::fmt::Debug {
     /// Claims many events of one handler in one statement, in the order given. A row whose lease is older than
