@@ -10,4 +10,5 @@ pub mod codec;
 pub mod domain;
 pub mod error;
 pub mod event_store;
+pub mod metrics;
 pub mod port;

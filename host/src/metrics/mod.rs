@@ -1,0 +1,304 @@
+//! What the process counts and measures. A leaf: every layer may import it, and only it names the metrics library.
+//!
+//! Labels are bounded: names of consumers, handlers, routes and queues, never ids of aggregates or commands (I10).
+
+pub mod process;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// All metrics of one process. Cheap to clone; a service takes the handles it needs when it is built.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    registry: Registry,
+    processed: IntCounterVec,
+    skipped: IntCounterVec,
+    failed: IntCounterVec,
+    lag_ms: IntGaugeVec,
+    lag_events: IntGaugeVec,
+    commit: Commit,
+    syncs: IntCounterVec,
+    sandbox_seconds: HistogramVec,
+    sandbox_fuel: HistogramVec,
+    http_seconds: HistogramVec,
+    queue_depth: IntGaugeVec,
+    idempotency_mismatches: IntCounter,
+    cpu_seconds: Gauge,
+    resident_bytes: IntGauge,
+    resident_peak_bytes: IntGauge,
+}
+
+/// Counters and lag of one consumer (`instance_worker`, `projection_worker:instance_events`, …).
+#[derive(Clone, Debug)]
+pub struct Consumer {
+    /// Events whose effect was made.
+    pub processed: Counter,
+    /// Events whose effect existed already, or that were stale.
+    pub skipped: Counter,
+    /// Attempts that ended in a fault.
+    pub failed: Counter,
+    /// Age of the oldest event not yet handled, in milliseconds; 0 when none is.
+    pub lag_ms: Level,
+    /// Events not yet handled.
+    pub lag_events: Level,
+}
+
+/// One call (`decide`, `evolve`, `project`, `needs`, …) into one handler.
+#[derive(Clone, Debug)]
+pub struct Call {
+    seconds: Histogram,
+    fuel: Histogram,
+}
+
+/// Commits of the event log.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    events: Histogram,
+    bytes: Histogram,
+    seconds: Histogram,
+    collisions: IntCounter,
+}
+
+/// A number that only grows.
+#[derive(Clone, Debug)]
+pub struct Counter(IntCounter);
+
+/// A number that goes up and down.
+#[derive(Clone, Debug)]
+pub struct Level(IntGauge);
+
+/// What an adapter made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// The content of a file (fsync or fdatasync).
+    File,
+    /// The entries of a folder.
+    Folder,
+    /// A conditional write of a remote object store.
+    Object,
+}
+
+impl Metrics {
+    /// A fresh set, all zero.
+    pub fn new() -> Metrics {
+        let registry = Registry::new();
+        let add = Adder { registry: &registry };
+        let commit = Commit {
+            events: add.histogram("carryall_commit_events", "Events in one segment", &powers(1.0, 2.0, 13)),
+            bytes: add.histogram("carryall_commit_bytes", "Bytes of one segment", &powers(1024.0, 4.0, 8)),
+            seconds: add.histogram("carryall_commit_seconds", "From a batch to its durable segment", &seconds()),
+            collisions: add.counter("carryall_commit_collisions", "Segments another writer had written first"),
+        };
+        let inner = Inner {
+            processed: add.counters("events_processed", "Events whose effect was made", &["handler"]),
+            skipped: add.counters("events_skipped", "Events whose effect existed already", &["handler"]),
+            failed: add.counters("events_failed", "Attempts that ended in a fault", &["handler"]),
+            lag_ms: add.gauges("projection_lag_ms", "Age of the oldest event not handled", &["handler"]),
+            lag_events: add.gauges("projection_lag_events", "Events not yet handled", &["handler"]),
+            commit,
+            syncs: add.counters("carryall_syncs", "Durable writes of the object store", &["what"]),
+            sandbox_seconds: add.histograms(
+                "carryall_sandbox_seconds",
+                "One call into a handler",
+                &["handler", "call"],
+                &powers(2e-6, 4.0, 10),
+            ),
+            sandbox_fuel: add.histograms(
+                "carryall_sandbox_fuel",
+                "Fuel one call used",
+                &["handler", "call"],
+                &powers(1000.0, 10.0, 7),
+            ),
+            http_seconds: add.histograms(
+                "carryall_http_request_seconds",
+                "Requests by route",
+                &["method", "route", "status"],
+                &seconds(),
+            ),
+            queue_depth: add.gauges("carryall_queue_depth", "Entries waiting in a queue", &["queue"]),
+            idempotency_mismatches: add
+                .counter("carryall_idempotency_mismatches", "Command ids that came again with other content"),
+            cpu_seconds: add.register(gauge("process_cpu_seconds_total", "CPU time of this process")),
+            resident_bytes: add.register(level("process_resident_memory_bytes", "Resident memory")),
+            resident_peak_bytes: add.register(level("process_resident_memory_peak_bytes", "Greatest so far")),
+            registry,
+        };
+        Metrics(Arc::new(inner))
+    }
+
+    /// Handles of one consumer. Its rows exist from now on, at zero.
+    pub fn consumer(&self, name: &str) -> Consumer {
+        Consumer {
+            processed: Counter(self.0.processed.with_label_values(&[name])),
+            skipped: Counter(self.0.skipped.with_label_values(&[name])),
+            failed: Counter(self.0.failed.with_label_values(&[name])),
+            lag_ms: Level(self.0.lag_ms.with_label_values(&[name])),
+            lag_events: Level(self.0.lag_events.with_label_values(&[name])),
+        }
+    }
+
+    /// Handles of one call of one handler.
+    pub fn call(&self, handler: &str, call: &str) -> Call {
+        Call {
+            seconds: self.0.sandbox_seconds.with_label_values(&[handler, call]),
+            fuel: self.0.sandbox_fuel.with_label_values(&[handler, call]),
+        }
+    }
+
+    /// Handles of the event log's commits.
+    pub fn commit(&self) -> Commit {
+        self.0.commit.clone()
+    }
+
+    /// Counts durable writes of one sort.
+    pub fn syncs(&self, what: Sync) -> Counter {
+        let label = match what {
+            Sync::File => "file",
+            Sync::Folder => "folder",
+            Sync::Object => "object",
+        };
+        Counter(self.0.syncs.with_label_values(&[label]))
+    }
+
+    /// One answered request. `route` is the route's pattern, never the path asked for.
+    pub fn http(&self, method: &str, route: &str, status: u16, took: Duration) {
+        let status = status.to_string();
+        self.0.http_seconds.with_label_values(&[method, route, &status]).observe(took.as_secs_f64());
+    }
+
+    /// Depth of a queue.
+    pub fn queue(&self, name: &str) -> Level {
+        Level(self.0.queue_depth.with_label_values(&[name]))
+    }
+
+    /// Command ids that came again with other content.
+    pub fn idempotency_mismatches(&self) -> Counter {
+        Counter(self.0.idempotency_mismatches.clone())
+    }
+
+    /// Everything in the Prometheus text format.
+    pub fn render(&self) -> String {
+        if let Some(usage) = process::Usage::of_self() {
+            self.0.cpu_seconds.set(usage.cpu_seconds);
+            self.0.resident_bytes.set(as_i64(usage.resident_bytes));
+            self.0.resident_peak_bytes.set(as_i64(usage.resident_peak_bytes));
+        }
+        TextEncoder::new().encode_to_string(&self.0.registry.gather()).expect("labels and names are UTF-8 text")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+impl Counter {
+    pub fn add(&self, count: u64) {
+        self.0.inc_by(count);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl Level {
+    pub fn set(&self, value: u64) {
+        self.0.set(as_i64(value));
+    }
+
+    pub fn get(&self) -> u64 {
+        u64::try_from(self.0.get()).unwrap_or(0)
+    }
+}
+
+impl Call {
+    /// One call that took this long and, when metered, this much fuel.
+    pub fn observe(&self, took: Duration, fuel: Option<u64>) {
+        self.seconds.observe(took.as_secs_f64());
+        if let Some(fuel) = fuel {
+            self.fuel.observe(fuel as f64);
+        }
+    }
+}
+
+impl Commit {
+    /// One segment of this process that became durable.
+    pub fn observe(&self, events: usize, bytes: usize, took: Duration) {
+        self.events.observe(events as f64);
+        self.bytes.observe(bytes as f64);
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Another writer had the slot; the batch was judged again.
+    pub fn collided(&self) {
+        self.collisions.inc();
+    }
+}
+
+struct Adder<'a> {
+    registry: &'a Registry,
+}
+
+impl Adder<'_> {
+    fn register<C: Collector + Clone + 'static>(&self, metric: C) -> C {
+        self.registry.register(Box::new(metric.clone())).expect("every metric is registered once");
+        metric
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::new(name, help).expect("a valid name"))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels).expect("valid names"))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels).expect("valid names"))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.register(Histogram::with_opts(options).expect("valid names and rising buckets"))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.register(HistogramVec::new(options, labels).expect("valid names and rising buckets"))
+    }
+}
+
+fn gauge(name: &str, help: &str) -> Gauge {
+    Gauge::new(name, help).expect("a valid name")
+}
+
+fn level(name: &str, help: &str) -> IntGauge {
+    IntGauge::new(name, help).expect("a valid name")
+}
+
+fn powers(first: f64, factor: f64, count: usize) -> Vec<f64> {
+    prometheus::exponential_buckets(first, factor, count).expect("a positive start and a factor above one")
+}
+
+/// From 100 µs, the time of one durable write on a good disk, to 13 s, beyond which every caller has given up.
+fn seconds() -> Vec<f64> {
+    powers(1e-4, 2.0, 18)
+}
+
+fn as_i64(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
