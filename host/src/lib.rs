@@ -12,3 +12,4 @@ pub mod error;
 pub mod event_store;
 pub mod metrics;
 pub mod port;
+pub mod sandbox;

@@ -1,0 +1,201 @@
+//! Sets up the engine once, and judges components by their imports and exports.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
+
+use super::compiled::Compiled;
+use super::failure::{Error, Failure, LimitKind};
+use super::handler::{CallContext, Handler};
+use super::limits::{Limits, SLOT_WAIT_MS, TICK_MS};
+use super::state::{CallKind, Identity, State};
+use super::ticker::{Running, Ticker};
+use super::wasi;
+use super::wit_0_1;
+use crate::domain::Digest;
+
+/// Core instances, memories and tables of one component: what its linker glue needs, and some for composed components.
+const CORE_INSTANCES_PER_COMPONENT: u32 = 16;
+const MEMORIES_PER_COMPONENT: u32 = 4;
+const TABLES_PER_COMPONENT: u32 = 8;
+/// A Rust component has three core instances, one memory and two tables; the pool holds some more for each slot.
+const CORE_INSTANCES_PER_SLOT: u32 = 5;
+const TABLES_PER_SLOT: u32 = 3;
+/// Bytes of a memory that stay mapped between two uses: what a small guest touches. Bounds idle memory together with
+/// the number of slots that stay warm.
+const KEEP_RESIDENT_BYTES: usize = 1 << 20;
+const WARM_SLOTS: u32 = 16;
+
+/// How a sandbox is set up.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub limits: Limits,
+    /// Where compiled code is kept between runs; without it, every start compiles anew.
+    pub cache_folder: Option<PathBuf>,
+}
+
+/// The engine with everything that all handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct Sandbox {
+    inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    limits: Limits,
+    linker: Linker<State>,
+    compiled: Compiled,
+    ticker: Ticker,
+    slots: Arc<Slots>,
+    engine: Engine,
+}
+
+impl Sandbox {
+    /// Sets the engine up. Starts one thread, which sleeps while no guest runs and ends with the last clone and handler.
+    pub fn new(options: Options) -> Result<Sandbox, Error> {
+        let failed = |error: wasmtime::Error| Error::Engine { message: format!("{error:#}") };
+        let engine = Engine::new(&config(&options.limits)).map_err(failed)?;
+        let mut linker = Linker::new(&engine);
+        wasi::link(&mut linker).map_err(failed)?;
+        let ticker = Ticker::start(engine.clone())
+            .map_err(|error| Error::Engine { message: format!("no thread for the ticker: {error}") })?;
+        let slots = Arc::new(Slots { free: Mutex::new(options.limits.instances_max), freed: Condvar::new() });
+        let compiled = Compiled::open(options.cache_folder.as_deref(), &engine)?;
+        Ok(Sandbox { inner: Arc::new(Inner { limits: options.limits, linker, compiled, ticker, slots, engine }) })
+    }
+
+    /// Judges a component, compiles it or takes the code compiled before, and lets it describe itself.
+    ///
+    /// Blocks for as long as the compiler takes (some 0.1 s a megabyte). Idempotent: the same bytes give an equal handler.
+    pub fn load(&self, component: &[u8]) -> Result<Arc<Handler>, Error> {
+        let max = self.inner.limits.component_bytes_max;
+        if component.len() > max {
+            return Err(Error::TooLarge { bytes: component.len(), max });
+        }
+        let digest = Digest::of(component);
+        let compiled = self.inner.compiled.get_or_compile(&self.inner.engine, digest, component)?;
+        self.refuse_imports(&compiled)?;
+        let exports = self.exports(&compiled)?;
+        let exports = wit_0_1::find_world(&exports)?;
+        let pre = self.inner.linker.instantiate_pre(&compiled).map_err(|error| Error::RefusedImport {
+            name: import_named_in(&error.to_string()),
+            reason: "the host has no function of this name and type".into(),
+        })?;
+        let exports = exports.bind(&pre)?;
+        Ok(Arc::new(Handler::new(self.inner.clone(), digest, exports, pre)?))
+    }
+
+    fn refuse_imports(&self, component: &Component) -> Result<(), Error> {
+        for (name, _) in component.component_type().imports(&self.inner.engine) {
+            if !wasi::is_linked(name) && !wit_0_1::is_types(name) {
+                let reason = "a handler gets everything as arguments; only the WASI 0.2 interfaces that a language \
+                              runtime drags in are linked, as stubs";
+                return Err(Error::RefusedImport { name: name.to_owned(), reason: reason.into() });
+            }
+        }
+        Ok(())
+    }
+
+    fn exports(&self, component: &Component) -> Result<Vec<String>, Error> {
+        Ok(component.component_type().exports(&self.inner.engine).map(|(name, _)| name.to_owned()).collect())
+    }
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox").field("limits", &self.inner.limits).finish_non_exhaustive()
+    }
+}
+
+/// The name in back-quotes of the engine's complaint; the whole of it when there is none.
+fn import_named_in(message: &str) -> String {
+    message.split('`').nth(1).unwrap_or(message).to_owned()
+}
+
+fn config(limits: &Limits) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(limits.instances_max)
+        .total_core_instances(limits.instances_max * CORE_INSTANCES_PER_SLOT)
+        .total_memories(limits.instances_max)
+        .total_tables(limits.instances_max * TABLES_PER_SLOT)
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT)
+        .max_tables_per_component(TABLES_PER_COMPONENT)
+        .max_memory_size(limits.memory_bytes_max)
+        .table_elements(limits.table_elements_max)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(KEEP_RESIDENT_BYTES)
+        .max_unused_warm_slots(WARM_SLOTS)
+        // Linux 6.7 and later: only pages that a guest wrote are cleaned. Elsewhere the engine cleans all of them.
+        .pagemap_scan(Enabled::Auto);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .memory_init_cow(true)
+        .consume_fuel(true)
+        .epoch_interruption(true)
+        .max_wasm_stack(limits.stack_bytes_max)
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
+        // Handlers are synchronous; this saves the bookkeeping for those that are not.
+        .concurrency_support(false)
+        // A trap's message is short, and a trap is cheap.
+        .wasm_backtrace_max_frames(None);
+    config
+}
+
+impl Inner {
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(super) fn store(&self, identity: Arc<Identity>, kind: CallKind, context: CallContext) -> Store<State> {
+        let state = State::new(&self.limits, identity, kind, context.now, context.seed);
+        let mut store = Store::new(&self.engine, state);
+        store.limiter(|state| &mut state.limiter);
+        store.set_hostcall_fuel(self.limits.output_bytes_max);
+        store
+    }
+
+    /// Gives the next call its fuel and its deadline, and keeps the clock ticking until the guard is dropped.
+    pub(super) fn arm(&self, store: &mut Store<State>) -> wasmtime::Result<Running<'_>> {
+        store.set_fuel(self.limits.fuel)?;
+        // One more, since the tick under way is partly over.
+        store.set_epoch_deadline(self.limits.wall_ms.div_ceil(TICK_MS) + 1);
+        Ok(self.ticker.running())
+    }
+
+    /// Waits for a free instance, for a bounded time.
+    pub(super) fn slot(&self) -> Result<Slot, Failure> {
+        let deadline = Instant::now() + Duration::from_millis(SLOT_WAIT_MS);
+        let mut free = self.slots.free.lock();
+        while *free == 0 {
+            if self.slots.freed.wait_until(&mut free, deadline).timed_out() && *free == 0 {
+                let message = format!("all {} instances were busy for {SLOT_WAIT_MS} ms", self.limits.instances_max);
+                return Err(Failure::limit(LimitKind::Instances, message));
+            }
+        }
+        *free -= 1;
+        Ok(Slot { slots: self.slots.clone() })
+    }
+}
+
+struct Slots {
+    free: Mutex<u32>,
+    freed: Condvar,
+}
+
+/// The right to one instance of the pool.
+pub(super) struct Slot {
+    slots: Arc<Slots>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        *self.slots.free.lock() += 1;
+        self.slots.freed.notify_one();
+    }
+}
