@@ -7,9 +7,11 @@
 pub mod adapter;
 pub mod bundled;
 pub mod codec;
+pub mod config;
 pub mod domain;
 pub mod error;
 pub mod event_store;
 pub mod metrics;
 pub mod port;
 pub mod sandbox;
+pub mod telemetry;
