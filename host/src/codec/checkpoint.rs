@@ -1,5 +1,8 @@
 //! The relay's checkpoint, `checkpoints/event_publisher.json`: everything before it is acknowledged by the bus.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -29,12 +32,18 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// One line of JSON.
     pub fn encode(&self) -> Bytes {
-        unimplemented!()
+        let mut text = serde_json::to_vec(self).expect("numbers and times always serialise");
+        text.push(b'\n');
+        Bytes::from(text)
     }
 
     /// Reads what any release wrote.
     pub fn decode(bytes: &[u8]) -> Result<Checkpoint, Error> {
-        let _ = bytes;
-        unimplemented!()
+        serde_json::from_slice(bytes).map_err(|error| Error::Checkpoint { reason: error.to_string() })
+    }
+
+    /// Whether no partition of `self` is behind `other`: a checkpoint only moves forward (I7).
+    pub fn covers(&self, other: &Checkpoint) -> bool {
+        other.partitions.iter().all(|(partition, place)| self.partitions.get(partition).is_some_and(|own| own >= place))
     }
 }

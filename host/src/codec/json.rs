@@ -2,6 +2,13 @@
 //! (duplicate keys, lone surrogates, numbers a double cannot hold exactly), compacts what it takes, and gives the
 //! canonical form of RFC 8785 that fingerprints are computed over. Never changes a byte inside a string or a number.
 
+mod canonical;
+mod number;
+mod scan;
+
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -63,8 +70,7 @@ pub struct Json(Arc<str>);
 impl Json {
     /// Checks and compacts a text.
     pub fn parse(text: &[u8]) -> Result<Json, Error> {
-        let _ = text;
-        unimplemented!()
+        scan::compact(text).map(|compact| Json(compact.into()))
     }
 
     /// `{}`.
@@ -79,8 +85,10 @@ impl Json {
 
     /// The text of any value; refused like a text is (a `u64` that no double holds).
     pub fn from_value<T: serde::Serialize + ?Sized>(value: &T) -> Result<Json, Error> {
-        let _ = serde_json::to_vec(value);
-        unimplemented!()
+        match serde_json::to_vec(value) {
+            Ok(text) => Json::parse(&text),
+            Err(_) => Err(Error { reason: Reason::Syntax, pointer: String::new(), offset: 0 }),
+        }
     }
 
     /// The compact text.
@@ -105,8 +113,20 @@ impl Json {
 
     /// The canonical form of RFC 8785.
     pub fn canonical(&self) -> Vec<u8> {
-        unimplemented!()
+        let mut out = Vec::with_capacity(self.0.len());
+        self.write_canonical(&mut out);
+        out
     }
+
+    /// Appends the canonical form of RFC 8785.
+    pub fn write_canonical(&self, out: &mut Vec<u8>) {
+        canonical::write(&self.0, out);
+    }
+}
+
+/// Appends a string token, with the fewest escapes.
+pub(super) fn write_string(text: &str, out: &mut Vec<u8>) {
+    canonical::write_string(text, out);
 }
 
 impl fmt::Debug for Json {

@@ -29,6 +29,9 @@ pub enum Error {
     /// Metadata is not a JSON object.
     #[error("metadata must be a JSON object")]
     MetadataNotObject,
+    /// A metadata value that must be a string is none.
+    #[error("metadata {key:?} must be a string")]
+    MetadataNotText { key: String },
     /// The envelope would be longer than [`ENVELOPE_BYTES_MAX`].
     #[error("an envelope of {bytes} bytes is over the limit of {max} bytes")]
     TooLarge { bytes: usize, max: usize },
@@ -44,7 +47,7 @@ impl Classified for Error {
     fn kind(&self) -> Kind {
         match self {
             Error::Json(_) | Error::Envelope { .. } | Error::ReservedMetadata { .. } => Kind::Invalid,
-            Error::MetadataNotObject | Error::TooLarge { .. } => Kind::Invalid,
+            Error::MetadataNotObject | Error::MetadataNotText { .. } | Error::TooLarge { .. } => Kind::Invalid,
             Error::Segment { .. } | Error::Checkpoint { .. } => Kind::Corrupt,
         }
     }
@@ -54,7 +57,7 @@ impl Classified for Error {
             Error::Json(error) => error.code(),
             Error::Envelope { .. } => "invalid_envelope",
             Error::ReservedMetadata { .. } => "reserved_metadata",
-            Error::MetadataNotObject => "invalid_metadata",
+            Error::MetadataNotObject | Error::MetadataNotText { .. } => "invalid_metadata",
             Error::TooLarge { .. } => "envelope_too_large",
             Error::Segment { .. } => "corrupt_segment",
             Error::Checkpoint { .. } => "corrupt_checkpoint",

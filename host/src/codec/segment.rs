@@ -1,18 +1,40 @@
 //! Segment: a write-once text object that holds consecutive events of one partition (design §2). Keeps I2 and I4 on the
 //! way out by construction and on the way in by checking every count, digest and offset of untrusted bytes.
 
+mod decode;
+mod encode;
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+pub use decode::{decode, decode_header};
+pub use encode::encode;
 
 use crate::domain::{Aggregate, Digest, EventKind, Partition, Position, SegmentNumber, Sequence, Timestamp};
 
 /// Name of the format, the first field of every segment.
 pub const FORMAT: &str = "carryall-segment-1";
 
+/// Segments under one folder of a store: enough that no folder grows beyond what tools list with ease.
+const SEGMENTS_A_FOLDER: u64 = 10_000;
+
+/// Key of a segment's object.
+pub fn key(partition: Partition, segment: SegmentNumber) -> String {
+    format!("events/{:04}/{:012}/{:016}.ndjson", partition.0, segment.0 / SEGMENTS_A_FOLDER, segment.0)
+}
+
+/// Digest that stands before segment 0.
+pub const NO_DIGEST: Digest = Digest([0; 32]);
+
 /// First line of a segment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     pub store: Uuid,
     pub partition: Partition,
@@ -55,4 +77,46 @@ pub struct Segment {
     pub events: Vec<Event>,
     /// The stored object.
     pub bytes: Bytes,
+}
+
+impl Segment {
+    /// Position that follows the last event.
+    pub fn next_position(&self) -> Position {
+        Position(self.header.first_position.0 + u64::from(self.header.count))
+    }
+
+    /// Key of the object.
+    pub fn key(&self) -> String {
+        key(self.header.partition, self.header.segment)
+    }
+}
+
+/// The first line as it is written: the format's name, then the header.
+#[derive(Serialize, Deserialize)]
+struct HeaderLine<'a> {
+    #[serde(borrow)]
+    format: Cow<'a, str>,
+    #[serde(flatten)]
+    header: Cow<'a, Header>,
+}
+
+/// The last line.
+#[derive(Serialize, Deserialize)]
+struct FooterLine<'a> {
+    /// Offset of each event's line from the start of the object.
+    offsets: Vec<u64>,
+    /// CRC-32C of all bytes before the footer line.
+    crc32c: u32,
+    #[serde(borrow)]
+    fingerprints: Fingerprints<'a>,
+    /// SHA-256 of all bytes before the footer line.
+    digest: Digest,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Fingerprints<'a> {
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    /// One for each event: of a command its fingerprint, of a domain event null.
+    values: Vec<Option<Digest>>,
 }
