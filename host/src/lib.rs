@@ -8,6 +8,7 @@ pub mod adapter;
 pub mod bundled;
 pub mod codec;
 pub mod config;
+pub mod deploy;
 pub mod domain;
 pub mod error;
 pub mod event_store;

@@ -1,0 +1,211 @@
+//! What may be uploaded, and what may be active beside what is active.
+
+use super::{account, activated, contract, digest, statements, uploaded};
+use crate::deploy::check::{Ask, Handlers, Judged, Refusal, activation_refusals, judge, upload_refusals};
+use crate::deploy::fold::{Fact, fold, step};
+use crate::deploy::record::{self, Finding, Manifest};
+use crate::domain::{Sequence, Timestamp};
+
+const INSTANCE: &str = "instance-handler";
+const PROJECTION: &str = "projection-handler";
+
+/// Handlers as they come to be: each entry uploads a version (named by its digest) and, if it says so, activates it.
+#[derive(Default)]
+struct World(Handlers);
+
+impl World {
+    fn upload(mut self, name: &str, n: u8, world: &str, manifest: &Manifest) -> World {
+        self.push(name, record::UPLOADED, uploaded(digest(n), &format!("{n}.0.0"), world, manifest));
+        self
+    }
+
+    fn activate(mut self, name: &str, n: u8) -> World {
+        self.push(name, record::ACTIVATED, activated(digest(n), 1));
+        self
+    }
+
+    fn push(&mut self, name: &str, event_type: &str, data: serde_json::Value) {
+        let deployment = self.0.entry(name.into()).or_insert_with(|| fold(name, []));
+        let sequence = Sequence(deployment.last.0 + 1);
+        let data = data.to_string();
+        step(deployment, Fact { sequence, at: Timestamp(0), actor: "bob", event_type, data: &data });
+    }
+
+    /// Codes of what speaks against the activation.
+    fn against(&self, name: &str, n: u8) -> Vec<String> {
+        codes(&activation_refusals(name, digest(n), &self.0))
+    }
+}
+
+fn codes(found: &[Finding]) -> Vec<String> {
+    found.iter().map(|finding| finding.code.clone()).collect()
+}
+
+fn refused(name: &str, world: &str, manifest: &Manifest) -> Vec<String> {
+    codes(&upload_refusals(name, "1.0.0", world, manifest, &Handlers::new()))
+}
+
+fn with(change: impl FnOnce(&mut Manifest)) -> Manifest {
+    let mut manifest = account(&["1.0.0"], &["1.0.0"], "1.0.0");
+    change(&mut manifest);
+    manifest
+}
+
+#[test]
+fn a_sound_manifest_is_accepted() {
+    assert_eq!(refused("account", INSTANCE, &with(|_| ())), Vec::<String>::new());
+    assert_eq!(refused("statements", PROJECTION, &statements(&["1"], "statements")), Vec::<String>::new());
+    let bundled = ["Instance", "InstanceBatch", "OntologyClass", "Database"].map(String::from).to_vec();
+    assert_eq!(refused("all", INSTANCE, &with(|m| m.kinds = bundled)), Vec::<String>::new());
+}
+
+#[test]
+fn each_broken_contract_is_refused_by_its_name() {
+    for (change, code) in [
+        ((|m: &mut Manifest| m.kinds.clear()) as fn(&mut Manifest), "kinds"),
+        (|m| m.kinds = vec!["account".into()], "kind"),
+        (|m| m.kinds = vec!["A".into(), "A".into()], "kind_twice"),
+        (|m| m.kinds = vec!["Handler".into()], "kind_reserved"),
+        (|m| m.kinds = vec!["Operations".into()], "kind_reserved"),
+        (|m| m.kinds = vec!["Ontology".into()], "topic_taken"),
+        (|m| m.commands[0].name = "deposit".into(), "contract_name"),
+        (|m| m.commands[0].name = "COMMAND_FAILED".into(), "name_reserved"),
+        (|m| m.commands.push(m.commands[0].clone()), "contract_twice"),
+        (|m| m.emits[0].name = "COMMAND_FAILED".into(), "name_reserved"),
+        (|m| m.emits[0].versions = vec!["one".into()], "contract_versions"),
+        (|m| m.folds.clear(), "emits_not_folded"),
+        (|m| m.emits[0].versions = vec!["1.0.1".into()], "emits_not_folded"),
+        (|m| m.state = Some(contract("account", &[])), "contract_versions"),
+        (|m| m.reads = vec![contract("no type", &["1"])], "contract_name"),
+    ] {
+        let found = refused("account", INSTANCE, &with(change));
+        assert!(found.iter().any(|found| found == code), "{code}: {found:?}");
+    }
+    for name in ["", "Account", "a:b", "a@b", "a/b", "1a", "ä", &"a".repeat(64)] {
+        assert_eq!(refused(name, INSTANCE, &with(|_| ())), ["name"], "{name:?}");
+    }
+    let mut unordered = statements(&["1"], "statements");
+    unordered.ordering = "random".into();
+    assert_eq!(refused("statements", PROJECTION, &unordered), ["ordering"]);
+}
+
+#[test]
+fn a_name_belongs_to_the_world_that_took_it_first() {
+    let manifest = with(|_| ());
+    let all = World::default().upload("account", 1, INSTANCE, &manifest).0;
+    let projection = statements(&["1"], "statements");
+    assert_eq!(codes(&upload_refusals("account", "1", PROJECTION, &projection, &all)), ["name_taken"]);
+    assert_eq!(codes(&upload_refusals("account", "2", INSTANCE, &manifest, &all)), Vec::<String>::new());
+}
+
+#[test]
+fn two_active_handlers_never_decide_for_one_type_nor_write_one_collection() {
+    let manifest = with(|_| ());
+    let world = World::default().upload("account", 1, INSTANCE, &manifest).upload("bank", 2, INSTANCE, &manifest);
+    assert_eq!(world.against("bank", 2), Vec::<String>::new(), "the other is not active yet");
+    let world = world.activate("account", 1);
+    assert_eq!(world.against("bank", 2), ["kind_taken"]);
+    assert_eq!(world.against("account", 1), Vec::<String>::new());
+
+    let world = World::default()
+        .upload("a", 1, PROJECTION, &statements(&["1"], "shared"))
+        .upload("b", 2, PROJECTION, &statements(&["1"], "shared"))
+        .upload("c", 3, PROJECTION, &statements(&["1"], "own"))
+        .activate("a", 1);
+    assert_eq!(world.against("b", 2), ["collection_taken"]);
+    assert_eq!(world.against("c", 3), Vec::<String>::new());
+}
+
+#[test]
+fn readers_of_a_state_come_before_its_writers() {
+    let reader = |versions: &[&str]| Manifest {
+        kinds: vec!["Loan".into()],
+        reads: vec![contract("Account", versions)],
+        ..Manifest::default()
+    };
+    let world = World::default()
+        .upload("account", 1, INSTANCE, &account(&["1"], &["1"], "1.0.0"))
+        .upload("account", 2, INSTANCE, &account(&["1"], &["1"], "2.0.0"))
+        .upload("loan", 3, INSTANCE, &reader(&["1"]))
+        .upload("loan", 4, INSTANCE, &reader(&["1.0.0", "2.0.0"]))
+        .activate("account", 1)
+        .activate("loan", 3);
+    assert_eq!(world.against("account", 2), ["state_not_read"]);
+    let world = world.activate("loan", 4);
+    assert_eq!(world.against("account", 2), Vec::<String>::new());
+    let world = world.activate("account", 2);
+    assert_eq!(world.against("loan", 3), ["state_not_read"], "back to a reader that no longer understands");
+}
+
+#[test]
+fn events_in_the_log_stay_folded() {
+    let world = World::default()
+        .upload("account", 1, INSTANCE, &account(&["1"], &["1"], "1"))
+        .upload("account", 2, INSTANCE, &account(&["2"], &["2"], "1"))
+        .upload("account", 3, INSTANCE, &account(&["2"], &["1", "2"], "1"))
+        .upload("account", 4, INSTANCE, &account(&["3"], &["3"], "1"));
+    assert_eq!(world.against("account", 2), Vec::<String>::new(), "nothing was emitted yet");
+    let world = world.activate("account", 1);
+    assert_eq!(world.against("account", 2), ["event_not_folded"]);
+    assert_eq!(world.against("account", 3), Vec::<String>::new());
+    let world = world.activate("account", 3);
+    assert_eq!(world.against("account", 1), ["event_not_folded"], "version 2 may be in the log by now");
+    assert_eq!(world.against("account", 4), ["event_not_folded", "event_not_folded"], "of both that were active");
+}
+
+#[test]
+fn another_name_taking_over_a_type_folds_what_was_emitted_before() {
+    let world = World::default()
+        .upload("account", 1, INSTANCE, &account(&["1"], &["1"], "1"))
+        .upload("account", 2, INSTANCE, &with(|m| m.kinds = vec!["Other".into()]))
+        .activate("account", 1)
+        .activate("account", 2)
+        .upload("bank", 3, INSTANCE, &account(&["5"], &["5"], "1"));
+    assert_eq!(world.against("bank", 3), ["event_not_folded"]);
+}
+
+#[test]
+fn projections_and_what_they_fold_stay_together() {
+    let world = World::default()
+        .upload("account", 1, INSTANCE, &account(&["1"], &["1"], "1"))
+        .upload("account", 2, INSTANCE, &account(&["1", "2"], &["1", "2"], "1"))
+        .upload("statements", 3, PROJECTION, &statements(&["1"], "statements"))
+        .upload("statements", 4, PROJECTION, &statements(&["1", "2"], "statements"))
+        .upload("statements", 5, PROJECTION, &statements(&["2"], "statements"))
+        .activate("account", 1)
+        .activate("statements", 3);
+    assert_eq!(world.against("account", 2), ["event_not_folded"]);
+    assert_eq!(world.against("statements", 5), ["event_not_folded"], "version 1 is in the log");
+    let world = world.activate("statements", 4);
+    assert_eq!(world.against("account", 2), Vec::<String>::new());
+}
+
+#[test]
+fn an_activation_is_judged_by_revision_fit_and_force() {
+    let manifest = account(&["1"], &["1"], "1");
+    let world = World::default().upload("account", 1, INSTANCE, &manifest).upload("account", 2, INSTANCE, &manifest);
+    let ask = |if_revision, force| Ask { if_revision, force, reason: None };
+    let of = |world: &World, name: &str, n: u8, ask: &Ask| judge(name, digest(n), ask, &world.0);
+    assert_eq!(of(&world, "bank", 1, &ask(None, true)), Err(Refusal::UnknownHandler));
+    assert_eq!(of(&world, "account", 9, &ask(None, true)), Err(Refusal::UnknownDigest));
+    assert_eq!(of(&world, "account", 1, &ask(None, false)), Err(Refusal::NotVerified));
+    assert_eq!(
+        of(&world, "account", 1, &ask(Some(0), true)),
+        Ok(Judged::Go { revision: 1, forced: true, previous: None })
+    );
+    let world = world.activate("account", 1);
+    let stale = Err(Refusal::Revision { expected: 0, actual: 1 });
+    assert_eq!(of(&world, "account", 2, &ask(Some(0), true)), stale);
+    assert_eq!(of(&world, "account", 1, &ask(Some(0), true)), stale);
+    assert_eq!(of(&world, "account", 1, &ask(Some(1), false)), Ok(Judged::Already));
+    assert_eq!(
+        of(&world, "account", 2, &ask(Some(1), true)),
+        Ok(Judged::Go { revision: 2, forced: true, previous: Some(digest(1)) })
+    );
+    let mut green = world;
+    green.push("account", record::VERIFIED, serde_json::json!({"digest": digest(2), "green": true}));
+    assert_eq!(
+        of(&green, "account", 2, &ask(None, false)),
+        Ok(Judged::Go { revision: 2, forced: false, previous: Some(digest(1)) })
+    );
+}
