@@ -9,14 +9,11 @@ use std::collections::BTreeMap;
 use super::fold::{Deployment, State, Version};
 use super::record::{Contract, Finding, Manifest};
 use crate::domain::{AggregateType, Digest, event_topic, event_type};
+use crate::sandbox::Version as SchemaVersion;
 
 /// Handlers by name.
 pub type Handlers = BTreeMap<String, Deployment>;
 
-/// Entries of one list of a manifest. A handler far above that is a generated mistake.
-const MANIFEST_ENTRIES_MAX: usize = 1024;
-/// Aggregate types that belong to the host: their streams are deployment history and operations.
-const RESERVED_KINDS: [&str; 2] = ["Handler", "Operations"];
 /// Aggregate types whose topics are shared by the contract and are not derived from their names.
 const SHARED_TOPIC_KINDS: [&str; 3] = ["Instance", "InstanceBatch", "OntologyClass"];
 
@@ -30,27 +27,10 @@ pub fn projects(world: &str) -> bool {
     world == "projection-handler"
 }
 
-/// Whether the text can name a handler: it becomes part of consumer names, of keys and of routes.
-pub fn is_handler_name(name: &str) -> bool {
-    let bytes = name.as_bytes();
-    bytes.first().is_some_and(u8::is_ascii_lowercase)
-        && bytes.len() <= 63
-        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
-}
-
-/// Contract checks of an upload. An empty list means that the component may be stored.
-pub fn upload_refusals(name: &str, version: &str, world: &str, manifest: &Manifest, all: &Handlers) -> Vec<Finding> {
+/// Contract checks of an upload that need more than the component itself; the sandbox has judged names, versions and
+/// counts. An empty list means that the component may be stored.
+pub fn upload_refusals(name: &str, world: &str, manifest: &Manifest, all: &Handlers) -> Vec<Finding> {
     let mut found = Vec::new();
-    if !is_handler_name(name) {
-        found.push(invalid(
-            "name",
-            "/name",
-            format!("the handler name {name:?} must be a lower-case letter and at most 62 of a-z, 0-9, - and _ after it"),
-        ));
-    }
-    if version.is_empty() || version.len() > 64 || !version.bytes().all(|b| b.is_ascii_graphic()) {
-        found.push(invalid("version", "/version", format!("the version {version:?} must be 1 to 64 visible characters")));
-    }
     if let Some(other) = all.get(name).and_then(|deployment| deployment.versions.first())
         && other.world != world
     {
@@ -59,156 +39,35 @@ pub fn upload_refusals(name: &str, version: &str, world: &str, manifest: &Manife
             format!("{name} is the name of an {}, this is an {world}: give it another name", other.world),
         ));
     }
-    kinds(world, manifest, &mut found);
-    contracts(world, manifest, &mut found);
-    collections(world, manifest, &mut found);
-    found
-}
-
-fn kinds(world: &str, manifest: &Manifest, found: &mut Vec<Finding>) {
-    if manifest.kinds.is_empty() && decides(world) {
-        found.push(invalid("kinds", "/kinds", "it decides for no aggregate type: name at least one in `kinds`".into()));
-    }
-    if manifest.kinds.len() > MANIFEST_ENTRIES_MAX {
-        found.push(too_many("kinds"));
-        return;
+    if !decides(world) {
+        return found;
     }
     for (index, kind) in manifest.kinds.iter().enumerate() {
-        let pointer = format!("/kinds/{index}");
-        let parsed = match AggregateType::parse(kind) {
-            Ok(parsed) => parsed,
-            Err(error) => {
-                found.push(invalid("kind", &pointer, error.to_string()));
-                continue;
-            }
-        };
-        if manifest.kinds[..index].contains(kind) {
-            found.push(invalid("kind_twice", &pointer, format!("{kind} is named twice")));
-        }
-        if RESERVED_KINDS.contains(&kind.as_str()) && decides(world) {
-            let message = format!("the aggregate type {kind} belongs to the host");
-            found.push(invalid("kind_reserved", &pointer, message));
-        }
-        if let Some(owner) = topic_owner(&parsed) {
-            let message = format!(
-                "the events of {kind} would go to the topic {}, which belongs to {owner}: rename the aggregate type",
-                event_topic(&parsed)
-            );
-            found.push(invalid("topic_taken", &pointer, message));
-        }
-    }
-}
-
-/// The other type that a type's topics belong to. Names map to topics one to one, except for the types that the
-/// contract gives shared topics, so these are the only ones that can clash.
-fn topic_owner(kind: &AggregateType) -> Option<&'static str> {
-    if SHARED_TOPIC_KINDS.contains(&kind.as_str()) {
-        return None;
-    }
-    let topic = event_topic(kind);
-    SHARED_TOPIC_KINDS
-        .into_iter()
-        .find(|other| AggregateType::parse(other).is_ok_and(|other| event_topic(&other) == topic))
-}
-
-fn contracts(world: &str, manifest: &Manifest, found: &mut Vec<Finding>) {
-    let lists = [
-        ("commands", &manifest.commands),
-        ("emits", &manifest.emits),
-        ("folds", &manifest.folds),
-        ("reads", &manifest.reads),
-    ];
-    for (list, contracts) in lists {
-        if contracts.len() > MANIFEST_ENTRIES_MAX {
-            found.push(too_many(list));
-            return;
-        }
-        for (index, contract) in contracts.iter().enumerate() {
-            let pointer = format!("/{list}/{index}");
-            contract_of(list, &pointer, contract, found);
-            if contracts[..index].iter().any(|other| other.name == contract.name) {
-                found.push(invalid("contract_twice", &pointer, format!("{} is named twice in {list}", contract.name)));
-            }
-        }
-    }
-    if let Some(state) = &manifest.state {
-        versions("/state", state, found);
-    }
-    if !decides(world) {
-        return;
-    }
-    for (index, contract) in manifest.commands.iter().enumerate() {
-        if contract.name.starts_with("COMMAND_") {
-            let message = format!("{} is refused: names that begin with COMMAND_ belong to the host", contract.name);
-            found.push(invalid("name_reserved", &format!("/commands/{index}"), message));
+        if let Some((topic, owner)) = topic_taken(kind) {
+            let message =
+                format!("the events of {kind} would go to the topic {topic} of {owner}: rename the aggregate type");
+            found.push(Finding::new("topic_taken", message).at(format!("/kinds/{index}")));
         }
     }
     for (index, contract) in manifest.emits.iter().enumerate() {
-        let pointer = format!("/emits/{index}");
-        if event_type::is_host_outcome(&contract.name) {
-            let message = format!("{} is refused: names that begin with COMMAND_ belong to the host", contract.name);
-            found.push(invalid("name_reserved", &pointer, message));
-        }
         for version in not_folded(contract, &manifest.folds) {
             let message = format!("it emits {} {version} and does not fold it: add it to `folds`", contract.name);
-            found.push(invalid("emits_not_folded", &pointer, message));
+            found.push(Finding::new("emits_not_folded", message).at(format!("/emits/{index}")));
         }
     }
+    found
 }
 
-fn contract_of(list: &str, pointer: &str, contract: &Contract, found: &mut Vec<Finding>) {
-    let named = match list {
-        "reads" => AggregateType::parse(&contract.name).is_ok(),
-        _ => is_shouting(&contract.name),
-    };
-    if !named {
-        let rule = match list {
-            "reads" => "an aggregate type",
-            _ => "an upper-case letter and at most 99 of A-Z, 0-9 and _ after it",
-        };
-        found.push(invalid("contract_name", pointer, format!("the name {:?} must be {rule}", contract.name)));
+/// The topic of a type that belongs to another type, and that type. Names map to topics one to one, except for the
+/// types that the contract gives shared topics, so these are the only ones that can clash.
+fn topic_taken(kind: &str) -> Option<(String, &'static str)> {
+    if SHARED_TOPIC_KINDS.contains(&kind) {
+        return None;
     }
-    // A command's payload carries no version of its own, so its list may be empty.
-    if list != "commands" || !contract.versions.is_empty() {
-        versions(pointer, contract, found);
-    }
-}
-
-fn versions(pointer: &str, contract: &Contract, found: &mut Vec<Finding>) {
-    if contract.versions.is_empty() || contract.versions.len() > MANIFEST_ENTRIES_MAX {
-        let message = format!("{} needs 1 to {MANIFEST_ENTRIES_MAX} versions", contract.name);
-        found.push(invalid("contract_versions", pointer, message));
-    }
-    for version in contract.versions.iter().take(MANIFEST_ENTRIES_MAX) {
-        if schema_version(version).is_none() {
-            let message = format!("the version {version:?} of {} must be MAJOR.MINOR.PATCH", contract.name);
-            found.push(invalid("contract_versions", pointer, message));
-        }
-    }
-}
-
-fn collections(world: &str, manifest: &Manifest, found: &mut Vec<Finding>) {
-    if !projects(world) {
-        return;
-    }
-    if !matches!(manifest.ordering.as_str(), "aggregate" | "partition") {
-        let message = format!("the ordering {:?} must be `aggregate` or `partition`", manifest.ordering);
-        found.push(invalid("ordering", "/ordering", message));
-    }
-    if manifest.collections.len() > MANIFEST_ENTRIES_MAX {
-        found.push(too_many("collections"));
-        return;
-    }
-    for (index, collection) in manifest.collections.iter().enumerate() {
-        let pointer = format!("/collections/{index}");
-        if !is_handler_name(&collection.name) {
-            let message = format!("the collection name {:?} must be lower case", collection.name);
-            found.push(invalid("collection_name", &pointer, message));
-        }
-        if manifest.collections[..index].iter().any(|other| other.name == collection.name) {
-            found.push(invalid("collection_twice", &pointer, format!("{} is named twice", collection.name)));
-        }
-    }
+    let topic_of = |kind| AggregateType::parse(kind).ok().map(|kind| event_topic(&kind));
+    let topic = topic_of(kind)?;
+    let owner = SHARED_TOPIC_KINDS.into_iter().find(|other| topic_of(other).as_ref() == Some(&topic))?;
+    Some((topic, owner))
 }
 
 /// What speaks against this version being active beside everything else that is active. Reported as findings of an
@@ -360,33 +219,8 @@ fn not_folded<'a>(contract: &'a Contract, folds: &[Contract]) -> Vec<&'a str> {
 }
 
 fn has(versions: &[String], wanted: &str) -> bool {
-    let wanted = schema_version(wanted);
-    wanted.is_some() && versions.iter().any(|version| schema_version(version) == wanted)
-}
-
-/// `MAJOR.MINOR.PATCH`; a bare `MAJOR` reads as `MAJOR.0.0` (contract §1).
-fn schema_version(text: &str) -> Option<(u32, u32, u32)> {
-    let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse().ok()).flatten();
-    match text.split('.').collect::<Vec<_>>().as_slice() {
-        [major] => Some((number(major)?, 0, 0)),
-        [major, minor, patch] => Some((number(major)?, number(minor)?, number(patch)?)),
-        _ => None,
-    }
-}
-
-fn is_shouting(name: &str) -> bool {
-    let bytes = name.as_bytes();
-    bytes.first().is_some_and(u8::is_ascii_uppercase)
-        && bytes.len() <= 100
-        && bytes.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_')
-}
-
-fn invalid(code: &str, pointer: &str, message: String) -> Finding {
-    Finding::new(code, message).at(pointer.into())
-}
-
-fn too_many(list: &str) -> Finding {
-    invalid("too_many", &format!("/{list}"), format!("{list} may have at most {MANIFEST_ENTRIES_MAX} entries"))
+    let wanted = SchemaVersion::parse(wanted);
+    wanted.is_some() && versions.iter().any(|version| SchemaVersion::parse(version) == wanted)
 }
 
 /// What an operator asks for.
@@ -445,4 +279,25 @@ pub fn judge(name: &str, digest: Digest, ask: &Ask, all: &Handlers) -> Result<Ju
         return Err(Refusal::NotVerified);
     }
     Ok(Judged::Go { revision: deployment.revision + 1, forced: !green, previous: deployment.active })
+}
+
+/// What the history says should be serving now, by name, and what of it cannot, with the reason. Activations are judged
+/// before they are appended, but two processes may append to two streams at the same moment; then whichever was
+/// activated first keeps the aggregate type, in every process alike.
+pub fn active_set(all: &Handlers) -> (Vec<(&Deployment, &Version)>, BTreeMap<String, String>) {
+    let mut wanted: Vec<_> = all.values().filter_map(|d| d.active_version().map(|version| (d, version))).collect();
+    wanted.sort_by_key(|(deployment, _)| (deployment.active_since, deployment.name.clone()));
+    let mut serving: Vec<(&Deployment, &Version)> = Vec::new();
+    let mut shadowed = BTreeMap::new();
+    for (deployment, version) in wanted {
+        let mut found = Vec::new();
+        for (other, active) in &serving {
+            ownership(version.into(), &other.name, active, &mut found);
+        }
+        match found.into_iter().next() {
+            Some(finding) => drop(shadowed.insert(deployment.name.clone(), finding.message)),
+            None => serving.push((deployment, version)),
+        }
+    }
+    (serving, shadowed)
 }

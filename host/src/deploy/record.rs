@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Digest;
+use crate::sandbox;
 
 /// Type of the aggregates whose streams are the deployment history; the id is the handler's name.
 pub const AGGREGATE_TYPE: &str = "Handler";
@@ -118,5 +119,33 @@ impl Finding {
 
     pub(super) fn at(self, pointer: String) -> Finding {
         Finding { pointer: Some(pointer), ..self }
+    }
+}
+
+impl From<&sandbox::Description> for Manifest {
+    fn from(description: &sandbox::Description) -> Self {
+        let contract = |contract: &sandbox::Contract| Contract {
+            name: contract.name.clone(),
+            versions: contract.versions.iter().map(ToString::to_string).collect(),
+        };
+        let contracts = |list: &[sandbox::Contract]| list.iter().map(contract).collect();
+        Manifest {
+            kinds: description.kinds.iter().map(ToString::to_string).collect(),
+            commands: contracts(&description.commands),
+            emits: contracts(&description.emits),
+            folds: contracts(&description.folds),
+            state: description.state.as_ref().map(contract),
+            reads: contracts(&description.reads),
+            ordering: match description.ordering {
+                sandbox::Ordering::Aggregate => "aggregate".into(),
+                sandbox::Ordering::Partition => "partition".into(),
+            },
+            collections: description
+                .collections
+                .iter()
+                .map(|c| Collection { name: c.name.clone(), revision: c.revision })
+                .collect(),
+            labels: description.labels.clone(),
+        }
     }
 }
