@@ -29,6 +29,7 @@ impl Default for SystemClock {
 
 #[async_trait]
 impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods, reason = "this is where the clock comes from")]
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
@@ -38,6 +39,7 @@ impl Clock for SystemClock {
         self.started.elapsed()
     }
 
+    #[allow(clippy::disallowed_methods, reason = "this is where random ids come from")]
     fn random_id(&self) -> Uuid {
         Uuid::new_v4()
     }

@@ -157,4 +157,3 @@ pub struct ClientMetadata {
     /// The other members, for `extra`; `None` when there are none.
     pub extra: Option<Json>,
 }
-

@@ -10,7 +10,8 @@ fn at(segment: u64, position: u64) -> Checkpoint {
 
 #[test]
 fn the_object_has_the_contracts_shape() {
-    let text = "{\"partitions\":{\"0\":{\"segment\":12,\"position\":345}},\"updated_at\":\"2025-12-17T00:00:00.000Z\"}\n";
+    let text =
+        "{\"partitions\":{\"0\":{\"segment\":12,\"position\":345}},\"updated_at\":\"2025-12-17T00:00:00.000Z\"}\n";
     assert_eq!(at(12, 345).encode(), text);
     assert_eq!(Checkpoint::decode(text.as_bytes()).unwrap(), at(12, 345));
     assert!(Checkpoint::decode(b"{}").is_err());

@@ -84,5 +84,7 @@ impl Decimal {
 
 /// An exponent's digits as a number; one that is far beyond every double stays far beyond.
 fn saturating(digits: &str) -> i64 {
-    digits.bytes().fold(0i64, |value, digit| value.saturating_mul(10).saturating_add(i64::from(digit - b'0')).min(1 << 60))
+    digits
+        .bytes()
+        .fold(0i64, |value, digit| value.saturating_mul(10).saturating_add(i64::from(digit - b'0')).min(1 << 60))
 }

@@ -27,9 +27,17 @@ fn whitespace_goes_and_everything_else_stays() {
 
 #[test]
 fn numbers_pass_when_a_double_holds_them() {
-    for token in
-        ["0.1", "1e3", "9007199254740994", "9007199254740992", "1e23", "5e-324", "0e999999999999999999999", "1.0", "-0.0"]
-    {
+    for token in [
+        "0.1",
+        "1e3",
+        "9007199254740994",
+        "9007199254740992",
+        "1e23",
+        "5e-324",
+        "0e999999999999999999999",
+        "1.0",
+        "-0.0",
+    ] {
         assert!(Json::parse(token.as_bytes()).is_ok(), "{token}");
     }
     for token in [

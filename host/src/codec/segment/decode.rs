@@ -32,8 +32,7 @@ pub fn decode_header(bytes: &[u8]) -> Result<Header, Error> {
 /// The whole segment, checked.
 pub fn decode(bytes: Bytes) -> Result<Segment, Error> {
     let (body, footer) = split_footer(&bytes)?;
-    let footer: FooterLine<'_> =
-        serde_json::from_slice(footer).map_err(|error| refuse(format!("footer: {error}")))?;
+    let footer: FooterLine<'_> = serde_json::from_slice(footer).map_err(|error| refuse(format!("footer: {error}")))?;
     let crc = crc32c::crc32c(body);
     if crc != footer.crc32c {
         return Err(refuse(format!("crc32c is {crc}, the footer says {}", footer.crc32c)));

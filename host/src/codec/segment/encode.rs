@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::{Event, FORMAT, FooterLine, Fingerprints, Header, HeaderLine, Segment};
+use super::{Event, FORMAT, Fingerprints, FooterLine, Header, HeaderLine, Segment};
 use crate::codec::envelope::Draft;
 use crate::codec::fingerprint;
 use crate::domain::{Digest, Sequence};

@@ -1,5 +1,7 @@
 //! Time, random ids and sleep, as a port, so that a simulation owns all three.
 
+pub mod manual;
+
 use std::time::Duration;
 
 use async_trait::async_trait;

@@ -1,5 +1,13 @@
 //! Object store: a flat map from key to bytes. The event log needs exactly one strong thing of it: `put_new` is atomic.
 
+pub mod conformance;
+pub mod faulty;
+pub mod memory;
+pub mod probe;
+
+#[cfg(test)]
+mod tests;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -34,13 +42,16 @@ pub struct Listing {
     pub more: bool,
 }
 
-/// A store of objects. Keys are `/`-separated, relative, without `.` or `..` parts.
+/// A store of objects. Keys are `/`-separated, relative, without `.` or `..` parts; no
+/// key is the folder of another.
 ///
 /// Contract: `put_new` is atomic and durable once it says `Created`; a reader sees a key whole or not at all; after
 /// `Created` every `get` of the key gives those bytes. `get` that says `None` proves nothing about writes under way.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// Creates the key with these bytes, or changes nothing. The only commit of the event log (I1, I2).
+    /// An **error** means that this call wrote nothing and never will (refused, disk full, no connection); whatever is
+    /// less certain is [`PutNew::Unknown`].
     async fn put_new(&self, key: &str, bytes: Bytes) -> Result<PutNew>;
     /// The whole object, or `None` when the key does not exist.
     async fn get(&self, key: &str) -> Result<Option<Bytes>>;

@@ -1,0 +1,262 @@
+//! The blocking half of the folder store: files, links, syncs. Runs on threads that may block, never on the runtime's.
+
+use std::collections::HashSet;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::metrics::{Counter, Metrics, Sync};
+use crate::port::object_store::{Listing, PutIf, PutNew};
+use crate::port::{Error, Result};
+
+const WHAT: &str = "the store's folder";
+/// Where files are written before they get their name; never part of a key.
+const TEMPORARY: &str = "tmp";
+const LOCK: &str = "tmp/lock";
+
+#[derive(Debug)]
+pub(super) struct Files {
+    root: PathBuf,
+    /// Held as long as this process uses the folder.
+    _lock: File,
+    /// Folders known to exist durably.
+    folders: Mutex<HashSet<PathBuf>>,
+    /// Serialises compare-and-set; the folder's lock keeps other processes out.
+    comparing: Mutex<()>,
+    temporary: AtomicU64,
+    file_syncs: Counter,
+    folder_syncs: Counter,
+}
+
+fn failed(error: &io::Error) -> Error {
+    Error::Unavailable { what: WHAT, reason: error.to_string() }
+}
+
+impl Files {
+    pub(super) fn open(root: &Path, metrics: &Metrics) -> Result<Files> {
+        fs::create_dir_all(root.join(TEMPORARY)).map_err(|e| failed(&e))?;
+        let lock = File::options().create(true).truncate(false).write(true).open(root.join(LOCK));
+        let lock = lock.map_err(|e| failed(&e))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let reason =
+                    format!("another process uses {}; stop it, or give this one another folder", root.display());
+                return Err(Error::Refused { what: WHAT, reason });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(&error)),
+        }
+        let files = Files {
+            root: root.to_owned(),
+            _lock: lock,
+            folders: Mutex::new(HashSet::from([root.to_owned()])),
+            comparing: Mutex::new(()),
+            temporary: AtomicU64::new(0),
+            file_syncs: metrics.syncs(Sync::File),
+            folder_syncs: metrics.syncs(Sync::Folder),
+        };
+        files.recover().map_err(|e| failed(&e))?;
+        Ok(files)
+    }
+
+    /// Removes what an earlier run left half done, and makes durable what it may have linked without the sync that
+    /// follows: whatever a reader sees from now on stays.
+    fn recover(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.root.join(TEMPORARY))? {
+            let path = entry?.path();
+            if path != self.root.join(LOCK) {
+                fs::remove_file(path)?;
+            }
+        }
+        let events = self.root.join("events");
+        if events.exists() {
+            self.sync_tree(&events)?;
+        }
+        self.sync_folder(&self.root)
+    }
+
+    fn sync_tree(&self, folder: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            // A folder of segments holds no folders: one look tells.
+            if !entry.file_type()?.is_dir() {
+                break;
+            }
+            self.sync_tree(&entry.path())?;
+        }
+        self.sync_folder(folder)
+    }
+
+    fn path(&self, key: &str) -> Result<PathBuf> {
+        let fits = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\0', '\\']);
+        if key.split('/').all(fits) && key.split('/').next() != Some(TEMPORARY) {
+            return Ok(self.root.join(key));
+        }
+        Err(Error::Refused { what: WHAT, reason: format!("{key:?} is no key") })
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        self.folder_syncs.add(1);
+        File::open(folder)?.sync_all()
+    }
+
+    /// Makes the parent of a file exist durably.
+    fn parent(&self, path: &Path) -> io::Result<PathBuf> {
+        let parent = path.parent().unwrap_or(&self.root).to_owned();
+        if self.folders.lock().contains(&parent) {
+            return Ok(parent);
+        }
+        let above = self.parent(&parent)?;
+        match fs::create_dir(&parent) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        self.sync_folder(&above)?;
+        self.folders.lock().insert(parent.clone());
+        Ok(parent)
+    }
+
+    /// Writes the bytes durably under a name that no key has.
+    fn write_temporary(&self, bytes: &[u8]) -> io::Result<Temporary> {
+        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
+        let temporary = Temporary(self.root.join(TEMPORARY).join(format!("{number}")));
+        let mut file = File::create(&temporary.0)?;
+        file.write_all(bytes)?;
+        self.file_syncs.add(1);
+        file.sync_data()?;
+        Ok(temporary)
+    }
+
+    pub(super) fn put_new(&self, key: &str, bytes: &[u8]) -> Result<PutNew> {
+        let path = self.path(key)?;
+        let parent = self.parent(&path).map_err(|e| failed(&e))?;
+        let temporary = self.write_temporary(bytes).map_err(|e| failed(&e))?;
+        let answer = match fs::hard_link(&temporary.0, &path) {
+            Ok(()) => PutNew::Created,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => PutNew::Exists,
+            Err(error) => return Err(failed(&error)),
+        };
+        // Also when it exists: the caller acts on the occupant, so it must be there to stay.
+        match self.sync_folder(&parent) {
+            Ok(()) => Ok(answer),
+            Err(error) => {
+                tracing::warn!(key, %error, "a folder could not be synced: the write is not known to last");
+                Ok(PutNew::Unknown)
+            }
+        }
+    }
+
+    pub(super) fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        match fs::read(self.path(key)?) {
+            Ok(bytes) => Ok(Some(Bytes::from(bytes))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    pub(super) fn put(&self, key: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path(key)?;
+        let write = || {
+            let parent = self.parent(&path)?;
+            let temporary = self.write_temporary(bytes)?;
+            fs::rename(&temporary.0, &path)?;
+            self.sync_folder(&parent)
+        };
+        write().map_err(|e| failed(&e))
+    }
+
+    pub(super) fn put_if(&self, key: &str, expected: Option<&Bytes>, bytes: &[u8]) -> Result<PutIf> {
+        let _one_at_a_time = self.comparing.lock();
+        if self.get(key)?.as_ref() != expected {
+            return Ok(PutIf::Changed);
+        }
+        self.put(key, bytes)?;
+        Ok(PutIf::Written)
+    }
+
+    pub(super) fn delete(&self, key: &str) -> Result<()> {
+        match fs::remove_file(self.path(key)?) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    pub(super) fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Listing> {
+        // One more than asked tells whether more follow.
+        let mut keys = Vec::new();
+        let query = Query { prefix, after, wanted: limit.saturating_add(1) };
+        self.walk("", &query, &mut keys).map_err(|e| failed(&e))?;
+        let more = keys.len() > limit;
+        keys.truncate(limit);
+        Ok(Listing { keys, more })
+    }
+
+    /// Adds keys below a folder (`""`, or ending in `/`) in byte order. Folders sort as `name/`, as their keys do.
+    fn walk(&self, folder: &str, query: &Query<'_>, keys: &mut Vec<String>) -> io::Result<()> {
+        let entries = match fs::read_dir(self.root.join(folder)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let Ok(mut name) = entry.file_name().into_string() else { continue };
+            if folder.is_empty() && name == TEMPORARY {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
+                name.push('/');
+            }
+            names.push(format!("{folder}{name}"));
+        }
+        names.sort_unstable();
+        for name in names {
+            if keys.len() >= query.wanted {
+                break;
+            }
+            if name.ends_with('/') {
+                if query.may_hold(&name) {
+                    self.walk(&name, query, keys)?;
+                }
+            } else if name.starts_with(query.prefix) && query.after.is_none_or(|after| name.as_str() > after) {
+                keys.push(name);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a listing looks for.
+struct Query<'a> {
+    prefix: &'a str,
+    after: Option<&'a str>,
+    wanted: usize,
+}
+
+impl Query<'_> {
+    /// Whether a key below the folder can match.
+    fn may_hold(&self, folder: &str) -> bool {
+        let in_prefix = folder.starts_with(self.prefix) || self.prefix.starts_with(folder);
+        in_prefix && self.after.is_none_or(|after| folder > after || after.starts_with(folder))
+    }
+}
+
+/// A file without a key; removed when dropped, if it is still there.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0)
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "a temporary file could not be removed; the next start removes it");
+        }
+    }
+}
