@@ -1,6 +1,9 @@
 //! The derived index of the event log: heads of aggregates, event ids, places of events. A pure function of the log up
 //! to its watermark; can be deleted at any time and is rebuilt. The log is the truth, the index never is (I1).
 
+#[cfg(test)]
+pub mod conformance;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

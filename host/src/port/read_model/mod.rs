@@ -2,6 +2,9 @@
 //! projections; every row remembers the aggregate that owns it and the sequence that wrote it, so that a stale write
 //! changes nothing.
 
+pub mod matching;
+pub mod plan;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

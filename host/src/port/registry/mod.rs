@@ -40,6 +40,12 @@ pub struct Owner {
     pub run: u64,
 }
 
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}#{}", self.name, self.run)
+    }
+}
+
 /// An event that a consumer wants to handle.
 #[derive(Debug, Clone)]
 pub struct Claim {

@@ -1,0 +1,309 @@
+//! The read model's writes. A batch is one transaction with its claims and its checkpoint (I6, I7). It is written in the
+//! hope that every claim is ours and every row free or our own, which constraints check at no cost; only when one
+//! refuses is it looked up which, in a second transaction that then writes the rest.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteRow;
+use uuid::Uuid;
+
+use super::connection::{Arguments, Turn};
+use super::{Database, corrupt, failed, get, int, json, search};
+use crate::domain::{Aggregate, AggregateId, AggregateType, Partition, Position};
+use crate::port::Result;
+use crate::port::read_model::plan::{Plan, belongs, document_words, edges_words, node_words};
+use crate::port::read_model::{AppliedBatch, Batch, Document, DocumentKey, Edge, EventChanges, Node, Query, ReadModel};
+use crate::port::registry::Finished;
+
+// A row of another owner: its owner would become NULL, which the column refuses.
+macro_rules! write {
+    () => {
+        "
+UPDATE processed_events SET status = 'done', processed_at = $4, last_error = NULL
+  FROM jsonb_each($2) j
+ WHERE handler = $1 AND event_id = j.value ->> 0 AND status = 'processing' AND owner = $3
+   AND attempt_count = j.value ->> 1;
+INSERT INTO guard (missing_claims) SELECT 1 WHERE changes() <> $5;
+INSERT INTO aggregate_versions (handler, aggregate_id, last_sequence, updated_at)
+SELECT handler, aggregate_id, sequence_number, $4
+  FROM jsonb_each($2) j CROSS JOIN processed_events p
+ WHERE p.handler = $1 AND p.event_id = j.value ->> 0
+    ON CONFLICT (handler, aggregate_id) DO UPDATE
+   SET last_sequence = excluded.last_sequence, updated_at = excluded.updated_at
+ WHERE last_sequence < excluded.last_sequence;
+INSERT INTO documents (build, collection, id, owner_type, owner_id, version, text_is_stale, body)
+SELECT $6, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, 1, value ->> 5 FROM jsonb_each($7)
+ WHERE true
+    ON CONFLICT (build, collection, id) DO UPDATE
+   SET owner_id = iif(owner_type = excluded.owner_type AND owner_id = excluded.owner_id, owner_id, NULL),
+       version = excluded.version, text_is_stale = 1, body = excluded.body
+ WHERE version < excluded.version OR owner_type <> excluded.owner_type OR owner_id <> excluded.owner_id;
+INSERT INTO graph_nodes (build, kind, id, owner_type, owner_id, version, present)
+SELECT $6, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM jsonb_each($8)
+ WHERE true
+    ON CONFLICT (build, kind, id) DO UPDATE
+   SET owner_id = iif(owner_type = excluded.owner_type AND owner_id = excluded.owner_id, owner_id, NULL),
+       version = excluded.version, present = excluded.present
+ WHERE version < excluded.version OR owner_type <> excluded.owner_type OR owner_id <> excluded.owner_id;
+INSERT INTO graph_edge_sets (build, source_kind, source_id, predicate, owner_type, owner_id, version)
+SELECT $6, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM jsonb_each($9)
+ WHERE true
+    ON CONFLICT (build, source_kind, source_id, predicate) DO UPDATE
+   SET owner_id = iif(owner_type = excluded.owner_type AND owner_id = excluded.owner_id, owner_id, NULL),
+       version = excluded.version
+ WHERE version < excluded.version OR owner_type <> excluded.owner_type OR owner_id <> excluded.owner_id;
+DELETE FROM graph_edges
+ WHERE (build, source_kind, source_id, predicate) IN (
+    SELECT s.build, s.source_kind, s.source_id, s.predicate
+      FROM jsonb_each($9) j CROSS JOIN graph_edge_sets s
+     WHERE s.build = $6 AND s.source_kind = j.value ->> 0 AND s.source_id = j.value ->> 1
+       AND s.predicate = j.value ->> 2 AND s.version = j.value ->> 5);
+INSERT OR IGNORE INTO graph_edges
+SELECT $6, j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4
+  FROM jsonb_each($10) j CROSS JOIN graph_edge_sets s
+ WHERE s.build = $6 AND s.source_kind = j.value ->> 0 AND s.source_id = j.value ->> 1
+   AND s.predicate = j.value ->> 2 AND s.version = j.value ->> 5;
+INSERT INTO consumer_checkpoints SELECT $1, $11, $12 WHERE $11 IS NOT NULL
+    ON CONFLICT (consumer, partition) DO UPDATE
+   SET position = excluded.position WHERE position < excluded.position;
+COMMIT"
+    };
+}
+
+const WRITE: &str = concat!("BEGIN IMMEDIATE;", write!());
+const WRITE_REST: &str = write!();
+
+const BEGIN_AND_FIND_LOST_CLAIMS: &str = "
+BEGIN IMMEDIATE;
+SELECT j.value ->> 0 FROM jsonb_each($2) j
+ WHERE NOT EXISTS (
+    SELECT 1 FROM processed_events
+     WHERE handler = $1 AND event_id = j.value ->> 0 AND status = 'processing' AND owner = $3
+       AND attempt_count = j.value ->> 1)";
+
+const FIND_FOREIGN: &str = "
+SELECT 0, j.key, d.owner_type, d.owner_id FROM jsonb_each($2) j CROSS JOIN documents d
+ WHERE d.build = $1 AND d.collection = j.value ->> 0 AND d.id = j.value ->> 1
+   AND (d.owner_type <> j.value ->> 2 OR d.owner_id <> j.value ->> 3)
+UNION ALL
+SELECT 1, j.key, n.owner_type, n.owner_id FROM jsonb_each($3) j CROSS JOIN graph_nodes n
+ WHERE n.build = $1 AND n.kind = j.value ->> 0 AND n.id = j.value ->> 1
+   AND (n.owner_type <> j.value ->> 2 OR n.owner_id <> j.value ->> 3)
+UNION ALL
+SELECT 2, j.key, s.owner_type, s.owner_id FROM jsonb_each($4) j CROSS JOIN graph_edge_sets s
+ WHERE s.build = $1 AND s.source_kind = j.value ->> 0 AND s.source_id = j.value ->> 1 AND s.predicate = j.value ->> 2
+   AND (s.owner_type <> j.value ->> 3 OR s.owner_id <> j.value ->> 4)";
+
+const CHECKPOINTS: &str = "SELECT consumer, partition, position FROM consumer_checkpoints ORDER BY consumer, partition";
+
+const SET_CHECKPOINT: &str = "
+INSERT INTO consumer_checkpoints VALUES ($1, $2, $3)
+    ON CONFLICT (consumer, partition) DO UPDATE
+   SET position = excluded.position WHERE position < excluded.position";
+
+#[async_trait]
+impl ReadModel for Database {
+    async fn apply(&self, batch: Batch<'_>) -> Result<AppliedBatch> {
+        let none = HashSet::new();
+        let plan = Plan::of(batch.events.iter().enumerate());
+        if plan.foreign.is_empty() {
+            let finished = ours(&batch.finished, &none);
+            match self.inner.writer.run(WRITE, arguments(&batch, &plan, &finished, batch.checkpoint)).await {
+                Ok(_) => return Ok(AppliedBatch::default()),
+                Err(error) if is_refusal(&error) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        let mut turn = self.inner.writer.turn().await.map_err(failed)?;
+        let find = Arguments::default()
+            .with(batch.consumer.to_owned())
+            .with(json(&ours(&batch.finished, &none)))
+            .with(batch.owner.to_string());
+        let lost = turn.run(BEGIN_AND_FIND_LOST_CLAIMS, find).await.map_err(failed)?;
+        let id = |row| get::<&str>(row, 0)?.parse::<Uuid>().map_err(|_| corrupt("an event id is no UUID"));
+        let lost = lost.iter().map(id).collect::<Result<HashSet<_>>>()?;
+        let foreign = find_foreign(&mut turn, &batch, &lost).await?;
+        if foreign.is_empty() {
+            let plan = Plan::of(left(&batch.events, &lost, &HashSet::new()));
+            let finished = ours(&batch.finished, &lost);
+            let checkpoint = if lost.is_empty() { batch.checkpoint } else { None };
+            turn.run(WRITE_REST, arguments(&batch, &plan, &finished, checkpoint)).await.map_err(failed)?;
+        } else {
+            turn.run("ROLLBACK", Arguments::default()).await.map_err(failed)?;
+        }
+        turn.finish();
+        let fenced = batch.finished.iter().map(|f| f.event_id).filter(|id| lost.contains(id)).collect();
+        Ok(AppliedBatch { fenced, foreign })
+    }
+
+    async fn documents(&self, build: &str, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
+        search::documents(self, build, keys).await
+    }
+
+    async fn search(&self, query: &Query) -> Result<Vec<Document>> {
+        search::search(self, query).await
+    }
+
+    async fn edges(
+        &self,
+        build: &str,
+        node: &Node,
+        outgoing: bool,
+        after: Option<&Edge>,
+        limit: usize,
+    ) -> Result<Vec<Edge>> {
+        search::edges(self, build, node, outgoing, after, limit).await
+    }
+
+    async fn checkpoints(&self) -> Result<Vec<(String, Partition, Position)>> {
+        let rows = self.inner.readers.run(CHECKPOINTS, Arguments::default()).await.map_err(failed)?;
+        let checkpoint = |row: &SqliteRow| {
+            let partition =
+                u16::try_from(get::<i64>(row, 1)?).map_err(|_| corrupt("a partition is no small number"))?;
+            Ok((get(row, 0)?, Partition(partition), Position(super::unsigned(row, 2)?)))
+        };
+        rows.iter().map(checkpoint).collect()
+    }
+
+    async fn set_checkpoint(&self, consumer: &str, partition: Partition, position: Position) -> Result<()> {
+        let arguments =
+            Arguments::default().with(consumer.to_owned()).with(i64::from(partition.0)).with(int(position.0));
+        self.inner.writer.run(SET_CHECKPOINT, arguments).await.map_err(failed)?;
+        Ok(())
+    }
+}
+
+fn is_refusal(error: &sqlx::Error) -> bool {
+    let words = error.to_string();
+    words.contains("claims_are_ours") || words.contains(".owner_id")
+}
+
+/// Each claim once, without those lost.
+fn ours<'a>(finished: &'a [Finished], lost: &HashSet<Uuid>) -> Vec<(&'a Uuid, u32)> {
+    let mut seen = HashSet::with_capacity(finished.len());
+    let own = finished.iter().filter(|f| !lost.contains(&f.event_id) && seen.insert(f.event_id));
+    own.map(|f| (&f.event_id, f.attempt)).collect()
+}
+
+fn left<'a, 'b>(
+    events: &'a [EventChanges],
+    lost: &'b HashSet<Uuid>,
+    foreign: &'b HashSet<usize>,
+) -> impl Iterator<Item = (usize, &'a EventChanges)> {
+    events.iter().enumerate().filter(|(index, event)| !lost.contains(&event.event_id) && !foreign.contains(index))
+}
+
+/// Events that write to rows of others. An event found so claims nothing for itself: the next round is without it.
+async fn find_foreign(turn: &mut Turn<'_>, batch: &Batch<'_>, lost: &HashSet<Uuid>) -> Result<Vec<(usize, String)>> {
+    let mut found: Vec<(usize, String)> = Vec::new();
+    let mut known = HashSet::new();
+    loop {
+        let plan = Plan::of(left(&batch.events, lost, &known));
+        let documents: Vec<_> = plan.documents.iter().collect();
+        let nodes: Vec<_> = plan.nodes.iter().collect();
+        let edges: Vec<_> = plan.edges.iter().collect();
+        let document_rows: Vec<_> = documents
+            .iter()
+            .map(|(key, write)| (&key.collection, &key.id, write.owner.kind.as_str(), write.owner.id.as_str()))
+            .collect();
+        let node_rows: Vec<_> = nodes
+            .iter()
+            .map(|(node, write)| (&node.kind, &node.id, write.owner.kind.as_str(), write.owner.id.as_str()))
+            .collect();
+        let edge_rows: Vec<_> = edges
+            .iter()
+            .map(|((source, predicate), write)| {
+                (&source.kind, &source.id, predicate, write.owner.kind.as_str(), write.owner.id.as_str())
+            })
+            .collect();
+        let arguments = Arguments::default()
+            .with(batch.build.to_owned())
+            .with(json(&document_rows))
+            .with(json(&node_rows))
+            .with(json(&edge_rows));
+        let rows = turn.run(FIND_FOREIGN, arguments).await.map_err(failed)?;
+        for row in &rows {
+            let slot = usize::try_from(get::<i64>(row, 1)?).map_err(|_| corrupt("a row answers no question"))?;
+            let owner = aggregate(get(row, 2)?, get(row, 3)?)?;
+            let (event, words) = match get::<i64>(row, 0)? {
+                0 => documents.get(slot).map(|(key, write)| (write.event, document_words(key))),
+                1 => nodes.get(slot).map(|(node, write)| (write.event, node_words(node))),
+                _ => edges.get(slot).map(|((source, name), write)| (write.event, edges_words(source, name))),
+            }
+            .ok_or_else(|| corrupt("a row answers no question"))?;
+            if known.insert(event) {
+                found.push((event, belongs(&words, &owner)));
+            }
+        }
+        if rows.is_empty() {
+            for (event, words) in plan.foreign {
+                if known.insert(event) {
+                    found.push((event, words));
+                }
+            }
+            found.sort();
+            return Ok(found);
+        }
+    }
+}
+
+pub(super) fn aggregate(kind: &str, id: &str) -> Result<Aggregate> {
+    let refused = |error: crate::domain::IdError| corrupt(error.to_string());
+    Ok(Aggregate { kind: AggregateType::parse(kind).map_err(refused)?, id: AggregateId::parse(id).map_err(refused)? })
+}
+
+fn arguments(
+    batch: &Batch<'_>,
+    plan: &Plan<'_>,
+    finished: &[(&Uuid, u32)],
+    checkpoint: Option<(Partition, Position)>,
+) -> Arguments {
+    let documents: Vec<_> = plan
+        .documents
+        .iter()
+        .map(|(key, write)| {
+            let (kind, id) = (write.owner.kind.as_str(), write.owner.id.as_str());
+            (&key.collection, &key.id, kind, id, write.version, write.value.map(|body| body.get()))
+        })
+        .collect();
+    let nodes: Vec<_> = plan
+        .nodes
+        .iter()
+        .map(|(node, write)| {
+            let (kind, id) = (write.owner.kind.as_str(), write.owner.id.as_str());
+            (&node.kind, &node.id, kind, id, write.version, i64::from(write.value))
+        })
+        .collect();
+    let sets: Vec<_> = plan
+        .edges
+        .iter()
+        .map(|((source, predicate), write)| {
+            let (kind, id) = (write.owner.kind.as_str(), write.owner.id.as_str());
+            (&source.kind, &source.id, predicate, kind, id, write.version)
+        })
+        .collect();
+    let edges: Vec<_> = plan
+        .edges
+        .iter()
+        .flat_map(|((source, predicate), write)| {
+            let edge = move |to: &'_ Node| {
+                (&source.kind, &source.id, *predicate, to.kind.clone(), to.id.clone(), write.version)
+            };
+            write.value.iter().map(edge)
+        })
+        .collect();
+    Arguments::default()
+        .with(batch.consumer.to_owned())
+        .with(json(&finished))
+        .with(batch.owner.to_string())
+        .with(batch.now.0)
+        .with(i64::try_from(finished.len()).unwrap_or(i64::MAX))
+        .with(batch.build.to_owned())
+        .with(json(&documents))
+        .with(json(&nodes))
+        .with(json(&sets))
+        .with(json(&edges))
+        .with(checkpoint.map(|(partition, _)| i64::from(partition.0)))
+        .with(checkpoint.map(|(_, position)| int(position.0)))
+}

@@ -1,0 +1,211 @@
+//! The read model's reads. SQL finds candidates by key, prefix, words and the simplest comparisons; what a filter means
+//! is decided by the one function that every read model uses.
+//!
+//! Words are indexed lazily: writing a document only marks it, and a search for words first brings the marked ones into
+//! the index, in steps. So the write path pays nothing for full text, and a search misses nothing written before it.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use sqlx::sqlite::SqliteRow;
+
+use super::connection::Arguments;
+use super::read_model::aggregate;
+use super::{Database, corrupt, failed, get, json, limit, unsigned};
+use crate::port::Result;
+use crate::port::read_model::{Document, DocumentKey, Edge, Filter, Node, Operator, Query, matching};
+
+/// Documents whose words one transaction indexes: some ten milliseconds of the one writer.
+const TEXT_STEP: usize = 500;
+/// Candidates fetched at once when a filter may drop some.
+const FILTER_STEP: usize = 256;
+
+const DOCUMENTS: &str = "
+SELECT d.collection, d.id, d.owner_type, d.owner_id, d.version, d.body, j.key
+  FROM jsonb_each($2) j CROSS JOIN documents d
+ WHERE d.build = $1 AND d.collection = j.value ->> 0 AND d.id = j.value ->> 1 AND d.body IS NOT NULL";
+
+macro_rules! candidates {
+    ($from:literal) => {
+        concat!(
+            "
+SELECT d.collection, d.id, d.owner_type, d.owner_id, d.version, d.body FROM ",
+            $from,
+            "
+   AND d.build = $1 AND d.collection = $2 AND d.id > $3 AND d.id >= $4 AND d.id < coalesce($5, x'')
+   AND d.body IS NOT NULL AND ($6 IS NULL OR json_extract(d.body, $6) = $7)
+ ORDER BY d.id LIMIT $8"
+        )
+    };
+}
+
+// A blob is above every text, so `x''` is no upper end.
+const BY_KEY: &str = candidates!("documents d WHERE true");
+const BY_WORDS: &str =
+    candidates!("documents_text t CROSS JOIN documents d WHERE t.documents_text MATCH $9 AND d.number = t.rowid");
+
+const STALE_TEXT: &str = "SELECT EXISTS (SELECT 1 FROM documents WHERE text_is_stale = 1)";
+
+const REFRESH_TEXT: &str = "
+BEGIN IMMEDIATE;
+DELETE FROM documents_text
+ WHERE rowid IN (SELECT number FROM documents WHERE text_is_stale = 1 ORDER BY number LIMIT $1);
+INSERT INTO documents_text (rowid, scope, words)
+SELECT number, 'b' || hex(build) || 'c' || hex(collection),
+       (SELECT group_concat(atom, ' ') FROM json_tree(body) WHERE type = 'text')
+  FROM documents
+ WHERE body IS NOT NULL
+   AND number IN (SELECT number FROM documents WHERE text_is_stale = 1 ORDER BY number LIMIT $1);
+UPDATE documents SET text_is_stale = 0
+ WHERE number IN (SELECT number FROM documents WHERE text_is_stale = 1 ORDER BY number LIMIT $1)
+RETURNING number;
+COMMIT";
+
+const OUTGOING: &str = "
+SELECT source_kind, source_id, predicate, target_kind, target_id FROM graph_edges
+ WHERE build = $1 AND source_kind = $2 AND source_id = $3
+   AND ($4 IS NULL OR (predicate, target_kind, target_id) > ($6, $7, $8))
+ ORDER BY predicate, target_kind, target_id LIMIT $9";
+
+const INCOMING: &str = "
+SELECT source_kind, source_id, predicate, target_kind, target_id FROM graph_edges
+ WHERE build = $1 AND target_kind = $2 AND target_id = $3
+   AND ($4 IS NULL OR (source_kind, source_id, predicate) > ($4, $5, $6))
+ ORDER BY source_kind, source_id, predicate LIMIT $9";
+
+impl Database {
+    /// Brings the words of documents written lately into the full-text index, at most [`TEXT_STEP`] of them; gives how
+    /// many. Calling it while idle makes the next search for words faster.
+    pub async fn refresh_text(&self) -> Result<usize> {
+        let stale = self.inner.readers.run(STALE_TEXT, Arguments::default()).await.map_err(failed)?;
+        if !stale.first().map(|row| get::<bool>(row, 0)).transpose()?.unwrap_or(false) {
+            return Ok(0);
+        }
+        let arguments = Arguments::default().with(limit(TEXT_STEP));
+        Ok(self.inner.writer.run(REFRESH_TEXT, arguments).await.map_err(failed)?.len())
+    }
+}
+
+pub(super) async fn documents(database: &Database, build: &str, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
+    let rows: Vec<_> = keys.iter().map(|key| (&key.collection, &key.id)).collect();
+    let arguments = Arguments::default().with(build.to_owned()).with(json(&rows));
+    let mut found = vec![None; keys.len()];
+    for row in &database.inner.readers.run(DOCUMENTS, arguments).await.map_err(failed)? {
+        let slot = usize::try_from(get::<i64>(row, 6)?).ok().and_then(|slot| found.get_mut(slot));
+        *slot.ok_or_else(|| corrupt("a row answers no question"))? = Some(document(row)?);
+    }
+    Ok(found)
+}
+
+pub(super) async fn search(database: &Database, query: &Query) -> Result<Vec<Document>> {
+    let words: Vec<String> = query.text.as_deref().map(|text| matching::words(text).collect()).unwrap_or_default();
+    if !words.is_empty() {
+        while database.refresh_text().await? == TEXT_STEP {}
+    }
+    let (path, value) = query.filters.iter().find_map(simple).unzip();
+    let step = if query.filters.is_empty() { query.limit } else { query.limit.max(FILTER_STEP) };
+    let mut found = Vec::new();
+    let mut after = query.after.clone().unwrap_or_default();
+    while found.len() < query.limit {
+        let arguments = Arguments::default()
+            .with(query.build.clone())
+            .with(query.collection.clone())
+            .with(after)
+            .with(query.id_prefix.clone())
+            .with(matching::prefix_end(&query.id_prefix))
+            .with(path.clone());
+        let arguments = match &value {
+            Some(Value::String(text)) => arguments.with(text.clone()),
+            Some(other) => arguments.with(other.as_i64()),
+            None => arguments.with(None::<i64>),
+        };
+        let arguments = arguments.with(limit(step));
+        let rows = if words.is_empty() {
+            database.inner.readers.run(BY_KEY, arguments).await
+        } else {
+            let expression = match_expression(&query.build, &query.collection, &words);
+            database.inner.readers.run(BY_WORDS, arguments.with(expression)).await
+        }
+        .map_err(failed)?;
+        for row in &rows {
+            let document = document(row)?;
+            if found.len() < query.limit && passes(&document, &query.filters)? {
+                found.push(document);
+            }
+        }
+        match rows.last() {
+            Some(last) if rows.len() == step => after = get(last, 1)?,
+            _ => break,
+        }
+    }
+    Ok(found)
+}
+
+fn passes(document: &Document, filters: &[Filter]) -> Result<bool> {
+    if filters.is_empty() {
+        return Ok(true);
+    }
+    let body: Value = serde_json::from_str(document.body.get()).map_err(|_| corrupt("a document is no JSON"))?;
+    Ok(matching::passes(&body, filters))
+}
+
+/// A filter that SQL may apply before: `=` of a text or whole number, at a path whose parts need no quoting and index no
+/// list, so that SQL drops nothing that passes.
+fn simple(filter: &Filter) -> Option<(String, Value)> {
+    let plain = |part: &String| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic())
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
+    let exact = filter.value.is_string() || filter.value.is_i64();
+    let applies = exact && filter.operator == Operator::Equal && !filter.path.is_empty();
+    (applies && filter.path.iter().all(plain)).then(|| (format!("$.{}", filter.path.join(".")), filter.value.clone()))
+}
+
+/// Words are runs of letters and digits, and quoted: nothing a user types is an operator.
+fn match_expression(build: &str, collection: &str, words: &[String]) -> String {
+    use super::Hex;
+    let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    let scope = format!("b{}c{}", Hex(build.as_bytes()), Hex(collection.as_bytes()));
+    format!("scope : \"{scope}\" AND words : ({})", quoted.join(" AND "))
+}
+
+pub(super) async fn edges(
+    database: &Database,
+    build: &str,
+    node: &Node,
+    outgoing: bool,
+    after: Option<&Edge>,
+    count: usize,
+) -> Result<Vec<Edge>> {
+    let text = |part: fn(&Edge) -> &String| after.map(|edge| part(edge).clone());
+    let arguments = Arguments::default()
+        .with(build.to_owned())
+        .with(node.kind.clone())
+        .with(node.id.clone())
+        .with(text(|edge| &edge.source.kind))
+        .with(text(|edge| &edge.source.id))
+        .with(text(|edge| &edge.predicate))
+        .with(text(|edge| &edge.target.kind))
+        .with(text(|edge| &edge.target.id))
+        .with(limit(count));
+    let rows = database.inner.readers.run(if outgoing { OUTGOING } else { INCOMING }, arguments).await;
+    let edge = |row: &SqliteRow| {
+        Ok(Edge {
+            source: Node { kind: get(row, 0)?, id: get(row, 1)? },
+            predicate: get(row, 2)?,
+            target: Node { kind: get(row, 3)?, id: get(row, 4)? },
+        })
+    };
+    rows.map_err(failed)?.iter().map(edge).collect()
+}
+
+fn document(row: &SqliteRow) -> Result<Document> {
+    let body: String = get(row, 5)?;
+    Ok(Document {
+        key: DocumentKey { collection: get(row, 0)?, id: get(row, 1)? },
+        body: Arc::from(RawValue::from_string(body).map_err(|_| corrupt("a document is no JSON"))?),
+        owner: aggregate(get(row, 2)?, get(row, 3)?)?,
+        version: unsigned(row, 4)?,
+    })
+}
