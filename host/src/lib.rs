@@ -6,6 +6,7 @@
 
 pub mod adapter;
 pub mod bundled;
+pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod deploy;

@@ -137,6 +137,9 @@ impl Config {
             let folder = std::path::absolute(&data_dir).unwrap_or_else(|_| data_dir.clone());
             values.derive("processed_event_owner", format!("{}:{}", host_name(inputs), folder.display()));
         }
+        if values.text("event_store_url").is_empty() && values.text("event_store_bucket").is_empty() {
+            values.derive("event_store_url", format!("file:{}", data_dir.join("store").display()));
+        }
         let mut reader = Reader { values: &values, problems: &mut problems };
         let listen = reader.parse("listen", "must be an address and a port, such as 127.0.0.1:8000", |text| {
             text.parse::<SocketAddr>().ok().or_else(|| loopback_name(text))
