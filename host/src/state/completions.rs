@@ -1,0 +1,100 @@
+//! Wakes those who wait for the outcome of a command. Follows the end of the log; remembers nothing: whoever waits asks
+//! the log first, and again when woken.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::Error;
+use crate::domain::{EventKind, Partition, Position};
+use crate::event_store::EventStore;
+
+/// Records read at once while following.
+const FOLLOW_RECORDS_MAX: usize = 1_024;
+
+type Waiters = Arc<Mutex<HashMap<Uuid, (usize, watch::Sender<bool>)>>>;
+
+/// The waiters of this process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Completions {
+    events: EventStore,
+    waiters: Waiters,
+}
+
+/// One waiter; gone when dropped.
+struct Waiter {
+    waiters: Waiters,
+    command_id: Uuid,
+    done: watch::Receiver<bool>,
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut waiters = self.waiters.lock();
+        if let Some((count, _)) = waiters.get_mut(&self.command_id) {
+            *count -= 1;
+            if *count == 0 {
+                waiters.remove(&self.command_id);
+            }
+        }
+    }
+}
+
+impl Completions {
+    /// For this log. Nobody is woken until [`Completions::follow`] runs.
+    pub fn new(events: EventStore) -> Completions {
+        Completions { events, waiters: Arc::default() }
+    }
+
+    /// Returns when the log holds an outcome of the command. Cancel-safe; the caller bounds the wait.
+    pub async fn wait(&self, command_id: Uuid) -> Result<(), Error> {
+        let mut waiter = self.register(command_id);
+        if !self.events.outcome(command_id).await?.is_empty() {
+            return Ok(());
+        }
+        // The sender lives in the table as long as this waiter does, so this ends only when it is woken.
+        let _ = waiter.done.wait_for(|done| *done).await;
+        Ok(())
+    }
+
+    fn register(&self, command_id: Uuid) -> Waiter {
+        let mut waiters = self.waiters.lock();
+        let (count, sender) = waiters.entry(command_id).or_insert_with(|| (0, watch::Sender::new(false)));
+        *count += 1;
+        Waiter { waiters: self.waiters.clone(), command_id, done: sender.subscribe() }
+    }
+
+    /// Follows one partition from its present end until told to stop.
+    pub async fn follow(self, partition: Partition, stop: CancellationToken) -> Result<(), Error> {
+        let mut end = self.events.watch_end(partition);
+        let mut next = *end.borrow_and_update();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = end.changed() => if changed.is_err() { return Ok(()) },
+            }
+            let target = *end.borrow_and_update();
+            while next < target {
+                next = self.wake(partition, next).await?;
+            }
+        }
+    }
+
+    async fn wake(&self, partition: Partition, from: Position) -> Result<Position, Error> {
+        let records = self.events.read(partition, from, FOLLOW_RECORDS_MAX).await?;
+        let Some(last) = records.last() else { return Ok(from) };
+        let waiters = self.waiters.lock();
+        if !waiters.is_empty() {
+            for record in records.iter().filter(|r| r.kind == EventKind::Domain) {
+                if let Some((_, sender)) = record.command_id.and_then(|id| waiters.get(&id)) {
+                    sender.send_replace(true);
+                }
+            }
+        }
+        Ok(Position(last.position.0 + 1))
+    }
+}

@@ -1,0 +1,80 @@
+//! What the services share: folded states of aggregates, how far consumers are, who waits for an outcome, and which
+//! aggregates are parked. Reads the log and calls the sandbox; decides nothing and appends nothing but `Operations`
+//! events.
+
+pub mod completions;
+pub mod fold;
+pub mod held;
+pub mod parking;
+pub mod progress;
+pub mod states;
+
+pub use completions::Completions;
+pub use fold::{EventView, Folded, Stream};
+pub use held::{Held, Place};
+pub use parking::{ParkRequest, Parking, Release};
+pub use progress::{ConsumerProgress, ConsumerState, Progress};
+pub use states::{At, States};
+
+use crate::domain::Aggregate;
+use crate::error::{Classified, Kind};
+use crate::{codec, event_store, port, sandbox};
+
+#[cfg(test)]
+mod tests;
+
+/// Why a state could not be given.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No active handler decides for this aggregate type.
+    #[error("no active handler for aggregates of type {kind}; upload and activate one that lists it in its kinds")]
+    NoHandler { kind: String },
+    /// The log could not be read.
+    #[error(transparent)]
+    Log(#[from] event_store::Error),
+    /// A stored event is no envelope.
+    #[error("stored event of {aggregate} cannot be read")]
+    Stored { aggregate: Aggregate, source: codec::Error },
+    /// The handler's `evolve` failed on the history.
+    #[error("handler {handler} cannot fold {aggregate} up to sequence {sequence}: {failure}")]
+    Evolve { handler: String, aggregate: Aggregate, sequence: u64, failure: sandbox::Failure },
+    /// The dead letters could not be read or written.
+    #[error(transparent)]
+    Port(#[from] port::Error),
+    /// An `Operations` event could not be appended.
+    #[error(transparent)]
+    Append(#[from] event_store::AppendError),
+    /// There is no such dead letter.
+    #[error("there is no dead letter {id}")]
+    NoDeadLetter { id: uuid::Uuid },
+    /// The dead letter is not waiting any more.
+    #[error("dead letter {id} is already {state}")]
+    NotParked { id: uuid::Uuid, state: String },
+}
+
+impl Classified for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Error::NoHandler { .. } | Error::NoDeadLetter { .. } => Kind::NotFound,
+            Error::Log(source) => source.kind(),
+            Error::Stored { .. } => Kind::Corrupt,
+            Error::Evolve { .. } => Kind::Poison,
+            Error::Port(source) => source.kind(),
+            Error::Append(source) => source.kind(),
+            Error::NotParked { .. } => Kind::Conflict,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Error::NoHandler { .. } => "no_handler",
+            Error::Log(source) => source.code(),
+            Error::Stored { .. } => "stored_event_unreadable",
+            Error::Evolve { .. } => "fold_failed",
+            Error::Port(source) => source.code(),
+            Error::Append(source) => source.code(),
+            Error::NoDeadLetter { .. } => "dead_letter_not_found",
+            Error::NotParked { .. } => "dead_letter_not_parked",
+        }
+    }
+}

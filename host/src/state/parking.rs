@@ -1,0 +1,364 @@
+//! Dead letters: aggregates that a consumer set aside since an event of theirs cannot be handled. What is parked,
+//! released and discarded is recorded in the log (aggregate type `Operations`, one stream for each consumer), so that a
+//! rebuilt host knows it; the table of dead letters is the fold of those streams. Nothing is skipped silently.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::Error;
+use crate::codec;
+use crate::codec::envelope::DomainDraft;
+use crate::codec::json::Json;
+use crate::domain::{Aggregate, EventKind, Partition, Position, Sequence, Timestamp, event_topic, event_type};
+use crate::event_store::{Append, EventStore, Expected, Record};
+use crate::port::clock::Clock;
+use crate::port::registry::{DeadLetter, DeadLetters, Registry};
+
+/// Aggregate type of the streams that record what operators and the host did to consumers.
+pub const OPERATIONS: &str = "Operations";
+
+const PARKED: &str = "EVENT_PARKED";
+const RELEASED: &str = "DEAD_LETTER_RELEASED";
+const DISCARDED: &str = "DEAD_LETTER_DISCARDED";
+
+/// Streams listed at once, and records read at once, while folding.
+const PAGE: usize = 500;
+/// Releases that may wait for a consumer that is busy; one that misses some looks at the table again.
+const RELEASES_MAX: usize = 1_024;
+/// Bytes of an error message that are kept.
+const ERROR_BYTES_MAX: usize = 2_000;
+
+/// An event to be set aside.
+#[derive(Debug, Clone)]
+pub struct ParkRequest<'a> {
+    pub consumer: &'a str,
+    pub record: &'a Record,
+    /// `fault`, `trap` or `limit`.
+    pub reason: &'a str,
+    pub error: String,
+}
+
+/// An aggregate that a consumer may go on with.
+#[derive(Debug, Clone)]
+pub struct Release {
+    pub consumer: String,
+    pub aggregate: Aggregate,
+    pub letter: DeadLetter,
+}
+
+/// Payload of the three events.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    dead_letter_id: Uuid,
+    handler: String,
+    event_id: Option<Uuid>,
+    aggregate_type: String,
+    aggregate_id: String,
+    sequence_number: u64,
+    reason: String,
+    error: String,
+    coordinates: Option<String>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    events: EventStore,
+    letters: Arc<dyn DeadLetters>,
+    registry: Arc<dyn Registry>,
+    clock: Arc<dyn Clock>,
+    /// Head-of-line letter of every parked (consumer, aggregate).
+    parked: Mutex<HashMap<(String, Aggregate), DeadLetter>>,
+    /// Sequence of the last event applied of each stream. Held while a stream is applied, so that an older event is
+    /// never applied after a newer one.
+    applied: tokio::sync::Mutex<HashMap<Aggregate, Sequence>>,
+    /// Letters that were discarded: their events are skipped wherever they come up again, after a rebuild too.
+    discarded: Mutex<HashSet<Uuid>>,
+    releases: broadcast::Sender<Release>,
+}
+
+/// The dead letters of this store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Parking {
+    inner: Arc<Inner>,
+}
+
+impl Parking {
+    /// Folds the `Operations` streams into the table and into memory.
+    pub async fn open(
+        events: EventStore,
+        letters: Arc<dyn DeadLetters>,
+        registry: Arc<dyn Registry>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Parking, Error> {
+        let (releases, _) = broadcast::channel(RELEASES_MAX);
+        let inner = Inner { events, letters, registry, clock, parked: Mutex::default(), applied: Default::default(), discarded: Mutex::default(), releases };
+        let parking = Parking { inner: Arc::new(inner) };
+        let mut after: Option<String> = None;
+        loop {
+            let page = parking.inner.events.aggregates(OPERATIONS, after.as_deref(), PAGE).await?;
+            for stream in &page {
+                parking.fold_stream(stream).await?;
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE => after = Some(last.id.as_str().to_owned()),
+                _ => return Ok(parking),
+            }
+        }
+    }
+
+    /// Applies what a stream has beyond what was applied, in order, whoever asks.
+    async fn fold_stream(&self, stream: &Aggregate) -> Result<(), Error> {
+        let mut applied = self.inner.applied.lock().await;
+        let mut after = applied.get(stream).copied().unwrap_or_default();
+        loop {
+            let records = self.inner.events.stream(stream, after, PAGE).await?;
+            for record in &records {
+                self.apply(record).await?;
+                after = record.sequence;
+                applied.insert(stream.clone(), after);
+            }
+            if records.len() < PAGE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Follows a partition for what other processes record, until told to stop.
+    pub async fn follow(self, partition: Partition, stop: CancellationToken) -> Result<(), Error> {
+        let mut end = self.inner.events.watch_end(partition);
+        let mut next = *end.borrow_and_update();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = end.changed() => if changed.is_err() { return Ok(()) },
+            }
+            let target = *end.borrow_and_update();
+            while next < target {
+                let records = self.inner.events.read(partition, next, PAGE).await?;
+                for record in records.iter().filter(|r| r.aggregate.kind.as_str() == OPERATIONS) {
+                    self.fold_stream(&record.aggregate).await?;
+                }
+                let Some(last) = records.last() else { break };
+                next = Position(last.position.0 + 1);
+            }
+        }
+    }
+
+    /// Whether a consumer has set this aggregate aside.
+    pub fn is_parked(&self, consumer: &str, aggregate: &Aggregate) -> bool {
+        let parked = self.inner.parked.lock();
+        !parked.is_empty() && parked.contains_key(&(consumer.to_owned(), aggregate.clone()))
+    }
+
+    /// The letter a consumer's aggregate waits for.
+    pub fn letter(&self, consumer: &str, aggregate: &Aggregate) -> Option<DeadLetter> {
+        self.inner.parked.lock().get(&(consumer.to_owned(), aggregate.clone())).cloned()
+    }
+
+    /// Whether an operator gave this event up at a consumer.
+    pub fn is_discarded(&self, consumer: &str, event_id: Uuid) -> bool {
+        let discarded = self.inner.discarded.lock();
+        !discarded.is_empty() && discarded.contains(&letter_id(consumer, event_id))
+    }
+
+    /// How many aggregates are parked.
+    pub fn count(&self) -> usize {
+        self.inner.parked.lock().len()
+    }
+
+    /// Tells of aggregates that may go on. A receiver that lagged asks [`Parking::is_parked`] for what it waits for.
+    pub fn releases(&self) -> broadcast::Receiver<Release> {
+        self.inner.releases.subscribe()
+    }
+
+    /// Sets an aggregate aside, its head-of-line event being this one. Idempotent while it is parked.
+    pub async fn park(&self, request: ParkRequest<'_>) -> Result<(), Error> {
+        let record = request.record;
+        if self.is_parked(request.consumer, &record.aggregate) {
+            return Ok(());
+        }
+        let mut error = request.error;
+        error.truncate(error.floor_char_boundary(ERROR_BYTES_MAX));
+        let note = Note {
+            dead_letter_id: letter_id(request.consumer, record.event_id),
+            handler: request.consumer.to_owned(),
+            event_id: Some(record.event_id),
+            aggregate_type: record.aggregate.kind.as_str().to_owned(),
+            aggregate_id: record.aggregate.id.as_str().to_owned(),
+            sequence_number: record.sequence.0,
+            reason: request.reason.to_owned(),
+            error,
+            coordinates: None,
+        };
+        self.record(PARKED, &note, "system").await
+    }
+
+    /// Lets the aggregate of a dead letter go on, from the parked event, in order.
+    pub async fn retry(&self, id: Uuid, actor: &str) -> Result<DeadLetter, Error> {
+        let letter = self.parked_letter(id).await?;
+        self.record(RELEASED, &note_of(&letter, ""), actor).await?;
+        self.reread(id).await
+    }
+
+    /// Gives the parked event up, then lets its aggregate go on. A command ends as COMMAND_FAILED, code `discarded`
+    /// (status CANCELLED); an event is not applied to the projection.
+    pub async fn discard(&self, id: Uuid, reason: &str, actor: &str) -> Result<DeadLetter, Error> {
+        let letter = self.parked_letter(id).await?;
+        if let Some(event_id) = letter.event_id {
+            let found = self.inner.events.find(&[event_id]).await?.pop().flatten();
+            if let Some(command) = found.filter(|record| record.kind == EventKind::Command) {
+                self.cancel(&command, reason, actor).await?;
+            }
+        }
+        self.record(DISCARDED, &note_of(&letter, reason), actor).await?;
+        self.reread(id).await
+    }
+
+    async fn parked_letter(&self, id: Uuid) -> Result<DeadLetter, Error> {
+        let letter = self.reread(id).await?;
+        if letter.state != "parked" {
+            return Err(Error::NotParked { id, state: letter.state });
+        }
+        Ok(letter)
+    }
+
+    async fn reread(&self, id: Uuid) -> Result<DeadLetter, Error> {
+        self.inner.letters.get(id).await?.ok_or(Error::NoDeadLetter { id })
+    }
+
+    async fn cancel(&self, command: &Record, reason: &str, actor: &str) -> Result<(), Error> {
+        let data = serde_json::json!({
+            "command_id": command.event_id,
+            "code": "discarded",
+            "message": format!("discarded by an operator: {reason}"),
+            "problems": [],
+        });
+        self.append(command.event_id, &command.aggregate, event_type::COMMAND_FAILED, &data, actor, Some(command)).await
+    }
+
+    async fn record(&self, name: &str, note: &Note, actor: &str) -> Result<(), Error> {
+        let kind = crate::domain::AggregateType::parse(OPERATIONS).expect("a constant that is an aggregate type");
+        let id = crate::domain::AggregateId::parse(&note.handler).expect("consumer names are aggregate ids");
+        let stream = Aggregate { kind, id };
+        self.append(self.inner.clock.random_id(), &stream, name, note, actor, None).await
+    }
+
+    async fn append<T: Serialize>(
+        &self,
+        operation: Uuid,
+        aggregate: &Aggregate,
+        name: &str,
+        data: &T,
+        actor: &str,
+        outcome_of: Option<&Record>,
+    ) -> Result<(), Error> {
+        let unreadable = |source| Error::Stored { aggregate: aggregate.clone(), source };
+        let data = Json::from_value(data).map_err(|source| unreadable(source.into()))?;
+        let draft = DomainDraft {
+            command_id: operation,
+            index: 0,
+            event_type: name,
+            aggregate,
+            occurred_at: self.inner.clock.now(),
+            actor,
+            data: &data,
+            correlation_id: &operation.to_string(),
+            causation_id: outcome_of.map(|command| command.event_id),
+            handler: None,
+            read_set: &[],
+            traceparent: None,
+            schema_version: "1.0.0",
+            issued: None,
+            extra: None,
+            topic: event_topic(&aggregate.kind).into(),
+            service: "carryall",
+        };
+        self.inner
+            .events
+            .append(Append {
+                aggregate: aggregate.clone(),
+                expected: Expected::Any,
+                drafts: vec![draft.build().map_err(unreadable)?],
+                outcome_of: outcome_of.map(|command| command.sequence),
+                ids_are_new: outcome_of.is_none(),
+            })
+            .await?;
+        if outcome_of.is_some() { Ok(()) } else { self.fold_stream(aggregate).await }
+    }
+
+    /// Folds one `Operations` event into the table and into memory. The last event of a letter holds.
+    async fn apply(&self, record: &Record) -> Result<(), Error> {
+        let state = match &*record.event_type {
+            PARKED => "parked",
+            RELEASED => "released",
+            DISCARDED => "discarded",
+            _ => return Ok(()),
+        };
+        let stored = |source| Error::Stored { aggregate: record.aggregate.clone(), source };
+        let envelope = record.envelope().map_err(stored)?;
+        let note: Note = serde_json::from_str(envelope.data.get())
+            .map_err(|error| stored(codec::Error::Envelope { reason: format!("data of {state}: {error}") }))?;
+        let letter = letter(&note, state, envelope.occurred_at);
+        let Ok(aggregate) = Aggregate::parse(&letter.aggregate_type, &letter.aggregate_id) else {
+            return Ok(self.inner.letters.put(&[letter]).await?);
+        };
+        self.inner.letters.put(std::slice::from_ref(&letter)).await?;
+        let key = (letter.handler.clone(), aggregate.clone());
+        if state == "discarded" {
+            self.inner.discarded.lock().insert(letter.id);
+        }
+        if state == "parked" {
+            self.inner.parked.lock().insert(key, letter);
+            return Ok(());
+        }
+        if self.inner.parked.lock().remove(&key).is_some() {
+            if let Some(event_id) = letter.event_id {
+                self.inner.registry.release(&letter.handler, event_id, self.inner.clock.now()).await?;
+            }
+            // No receiver means no consumer runs in this process: nothing to tell.
+            let _ = self.inner.releases.send(Release { consumer: letter.handler.clone(), aggregate, letter });
+        }
+        Ok(())
+    }
+}
+
+fn letter(note: &Note, state: &str, at: Timestamp) -> DeadLetter {
+    DeadLetter {
+        id: note.dead_letter_id,
+        handler: note.handler.clone(),
+        event_id: note.event_id,
+        aggregate_type: note.aggregate_type.clone(),
+        aggregate_id: note.aggregate_id.clone(),
+        sequence_number: note.sequence_number,
+        reason: note.reason.clone(),
+        error: note.error.clone(),
+        parked_at: at,
+        state: state.to_owned(),
+        coordinates: note.coordinates.clone(),
+    }
+}
+
+fn note_of(letter: &DeadLetter, said: &str) -> Note {
+    Note {
+        dead_letter_id: letter.id,
+        handler: letter.handler.clone(),
+        event_id: letter.event_id,
+        aggregate_type: letter.aggregate_type.clone(),
+        aggregate_id: letter.aggregate_id.clone(),
+        sequence_number: letter.sequence_number,
+        reason: letter.reason.clone(),
+        error: if said.is_empty() { letter.error.clone() } else { said.to_owned() },
+        coordinates: letter.coordinates.clone(),
+    }
+}
+
+/// Id of the dead letter of an event at a consumer: the same however often it is parked.
+pub fn letter_id(consumer: &str, event_id: Uuid) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("carryall:dead-letter:{consumer}:{event_id}").as_bytes())
+}

@@ -1,0 +1,134 @@
+//! How far the consumers of this process are, for consistency tokens, readiness and lag. In memory only; the durable
+//! checkpoints are in the database and move with the effects (I7).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::domain::{Partition, Position, Timestamp};
+
+/// What a consumer does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConsumerState {
+    /// Reads what was appended while it was away.
+    CatchingUp,
+    /// Follows the log's end.
+    Running,
+    /// Waits with back-off, since a part it needs is away.
+    Paused,
+    /// Ended.
+    Stopped,
+}
+
+/// One consumer on one partition, as operators see it.
+#[derive(Debug, Clone)]
+pub struct ConsumerProgress {
+    pub name: String,
+    pub partition: Partition,
+    /// Everything below has had its effect (or is parked).
+    pub position: Position,
+    pub state: ConsumerState,
+    pub last_error: Option<String>,
+    /// When the last handled event was recorded.
+    pub last_event_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    rows: BTreeMap<(String, Partition), ConsumerProgress>,
+}
+
+/// Progress of every consumer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    table: Arc<RwLock<Table>>,
+    moved: watch::Sender<u64>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Progress { table: Arc::default(), moved: watch::Sender::new(0) }
+    }
+}
+
+impl Progress {
+    /// Adds a consumer with the position it starts from, or changes nothing when it is known.
+    pub fn register(&self, consumer: &str, partition: Partition, position: Position) {
+        self.table.write().rows.entry((consumer.to_owned(), partition)).or_insert_with(|| ConsumerProgress {
+            name: consumer.to_owned(),
+            partition,
+            position,
+            state: ConsumerState::CatchingUp,
+            last_error: None,
+            last_event_at: None,
+        });
+        self.wake();
+    }
+
+    /// Forgets a consumer that ended for good: nobody waits for it any more.
+    pub fn remove(&self, consumer: &str) {
+        self.table.write().rows.retain(|(name, _), _| name != consumer);
+        self.wake();
+    }
+
+    /// Moves a consumer's position forward.
+    pub fn publish(&self, consumer: &str, partition: Partition, position: Position, at: Option<Timestamp>) {
+        self.change(consumer, partition, |row| {
+            row.position = row.position.max(position);
+            row.last_event_at = at.or(row.last_event_at);
+        });
+    }
+
+    /// Tells what a consumer does, and the error it met.
+    pub fn set_state(&self, consumer: &str, partition: Partition, state: ConsumerState, error: Option<String>) {
+        self.change(consumer, partition, |row| {
+            row.state = state;
+            if error.is_some() {
+                row.last_error = error;
+            }
+        });
+    }
+
+    fn change(&self, consumer: &str, partition: Partition, change: impl FnOnce(&mut ConsumerProgress)) {
+        if let Some(row) = self.table.write().rows.get_mut(&(consumer.to_owned(), partition)) {
+            change(row);
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.moved.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Position of a consumer, if it is known here.
+    pub fn get(&self, consumer: &str, partition: Partition) -> Option<Position> {
+        self.table.read().rows.get(&(consumer.to_owned(), partition)).map(|row| row.position)
+    }
+
+    /// Every consumer, by name and partition.
+    pub fn consumers(&self) -> Vec<ConsumerProgress> {
+        self.table.read().rows.values().cloned().collect()
+    }
+
+    /// The smallest position of the consumers named, on a partition; `None` when one of them is not known here.
+    pub fn least(&self, consumers: &[String], partition: Partition) -> Option<Position> {
+        consumers.iter().map(|name| self.get(name, partition)).min().flatten()
+    }
+
+    /// Returns when every consumer named has handled `position`. Cancel-safe; the caller bounds the wait.
+    pub async fn wait_for(&self, consumers: &[String], partition: Partition, position: Position) {
+        let mut moved = self.moved.subscribe();
+        loop {
+            moved.borrow_and_update();
+            if self.least(consumers, partition).is_some_and(|least| least > position) {
+                return;
+            }
+            if moved.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Streams of aggregates, read from the log and kept in a bounded cache. A cached stream is a pure function of the log up
+//! to its sequence and of the handler's digest, so it is never invalid, only behind or made by other code (I8).
+
+use std::sync::Arc;
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use super::{Error, Folded, Stream};
+use crate::domain::{Aggregate, Sequence, Timestamp};
+use crate::event_store::{EventStore, Record};
+use crate::sandbox::{ActiveHandler, Catalog};
+
+/// Records read from the log at once when a stream is loaded.
+const LOAD_RECORDS_MAX: usize = 1_000;
+/// Streams the cache expects to hold at its byte limit; sizes its tables only.
+const STREAMS_ESTIMATED: usize = 16_384;
+
+/// Where in history a state is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// After the event with this sequence.
+    Sequence(u64),
+    /// After the last event whose segment was recorded at or before this time.
+    Time(Timestamp),
+}
+
+#[derive(Debug, Clone)]
+struct ByBytes;
+
+impl Weighter<Aggregate, Stream> for ByBytes {
+    fn weight(&self, _: &Aggregate, stream: &Stream) -> u64 {
+        stream.weight() as u64
+    }
+}
+
+/// Streams by aggregate. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct States {
+    events: EventStore,
+    catalog: Arc<Catalog>,
+    cache: Arc<Cache<Aggregate, Stream, ByBytes>>,
+}
+
+impl States {
+    /// A cache of at most `cache_bytes_max` over this log.
+    pub fn new(events: EventStore, catalog: Arc<Catalog>, cache_bytes_max: usize) -> States {
+        let cache = Cache::with_weighter(STREAMS_ESTIMATED, cache_bytes_max as u64, ByBytes);
+        States { events, catalog, cache: Arc::new(cache) }
+    }
+
+    /// The active handler that decides for an aggregate type.
+    pub fn handler(&self, aggregate: &Aggregate) -> Result<Arc<ActiveHandler>, Error> {
+        let kind = aggregate.kind.as_str();
+        self.catalog.active().command_handler(kind).cloned().ok_or_else(|| Error::NoHandler { kind: kind.to_owned() })
+    }
+
+    /// The state of an aggregate as of the committed end of the log.
+    pub async fn load(&self, aggregate: &Aggregate) -> Result<Folded, Error> {
+        let active = self.handler(aggregate)?;
+        let stream = self.stream(aggregate, &active).await?;
+        self.fold_off_io(stream, active).await
+    }
+
+    /// The state of an aggregate in the past. `Sequence` beyond the end gives the state at the end.
+    pub async fn load_at(&self, aggregate: &Aggregate, at: At) -> Result<Folded, Error> {
+        let active = self.handler(aggregate)?;
+        let mut stream = Stream::new(aggregate.clone(), &active.handler);
+        let wanted = |record: &Record| match at {
+            At::Sequence(sequence) => record.sequence.0 <= sequence,
+            At::Time(time) => record.recorded_at <= time,
+        };
+        self.extend(&mut stream, wanted).await?;
+        let folded = tokio::task::spawn_blocking(move || stream.fold(&active.handler)).await;
+        folded.expect("folding does not panic")
+    }
+
+    /// The stream of an aggregate up to the committed end, not necessarily folded.
+    pub async fn stream(&self, aggregate: &Aggregate, active: &ActiveHandler) -> Result<Stream, Error> {
+        let mut stream = self.cached(aggregate, active);
+        let head = self.events.head(aggregate).await?;
+        if head.last > stream.sequence() {
+            self.extend(&mut stream, |_| true).await?;
+        }
+        Ok(stream)
+    }
+
+    /// The stream with these records, which the caller read from the log, at its end. Reads the log only when they do
+    /// not connect with what is cached.
+    pub async fn stream_with(
+        &self,
+        aggregate: &Aggregate,
+        active: &ActiveHandler,
+        records: &[Record],
+    ) -> Result<Stream, Error> {
+        let mut stream = self.cached(aggregate, active);
+        for record in records {
+            if !stream.push(record) {
+                self.extend(&mut stream, |_| true).await?;
+            }
+        }
+        Ok(stream)
+    }
+
+    /// What the cache has, or a stream of which nothing was read.
+    fn cached(&self, aggregate: &Aggregate, active: &ActiveHandler) -> Stream {
+        self.cache
+            .get(aggregate)
+            .filter(|stream| stream.digest() == active.handler.digest())
+            .unwrap_or_else(|| Stream::new(aggregate.clone(), &active.handler))
+    }
+
+    async fn extend(&self, stream: &mut Stream, wanted: impl Fn(&Record) -> bool) -> Result<(), Error> {
+        loop {
+            let records = self.events.stream(stream.aggregate(), stream.sequence(), LOAD_RECORDS_MAX).await?;
+            let Some(last) = records.last() else { return Ok(()) };
+            let more = records.len() == LOAD_RECORDS_MAX && last.sequence > Sequence(0);
+            for record in records.iter().take_while(|r| wanted(r)) {
+                stream.push(record);
+            }
+            if !more || !wanted(last) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Keeps a stream for the next reader.
+    pub fn keep(&self, stream: Stream) {
+        self.cache.insert(stream.aggregate().clone(), stream);
+    }
+
+    /// Drops what is cached of an aggregate: the next reader reads the log.
+    pub fn forget(&self, aggregate: &Aggregate) {
+        self.cache.remove(aggregate);
+    }
+
+    /// The states of several aggregates as of the committed end; guests run in one blocking task.
+    pub async fn load_many(&self, aggregates: Vec<Aggregate>) -> Vec<(Aggregate, Result<Folded, Error>)> {
+        let mut answers = Vec::with_capacity(aggregates.len());
+        let mut read = Vec::with_capacity(aggregates.len());
+        for aggregate in aggregates {
+            let loaded = match self.handler(&aggregate) {
+                Ok(active) => self.stream(&aggregate, &active).await.map(|stream| (stream, active)),
+                Err(error) => Err(error),
+            };
+            match loaded {
+                Ok(loaded) => read.push(loaded),
+                Err(error) => answers.push((aggregate, Err(error))),
+            }
+        }
+        if read.iter().any(|(stream, _)| !stream.is_folded()) {
+            let fold = move || {
+                read.into_iter()
+                    .map(|(mut stream, active)| (stream.fold(&active.handler), stream))
+                    .collect::<Vec<_>>()
+            };
+            for (folded, stream) in tokio::task::spawn_blocking(fold).await.expect("folding does not panic") {
+                let aggregate = stream.aggregate().clone();
+                if folded.is_ok() {
+                    self.keep(stream);
+                }
+                answers.push((aggregate, folded));
+            }
+        } else {
+            answers.extend(read.into_iter().map(|(stream, _)| (stream.aggregate().clone(), Ok(stream.folded()))));
+        }
+        answers
+    }
+
+    async fn fold_off_io(&self, mut stream: Stream, active: Arc<ActiveHandler>) -> Result<Folded, Error> {
+        let task = tokio::task::spawn_blocking(move || stream.fold(&active.handler).map(|folded| (folded, stream)));
+        let (folded, stream) = task.await.expect("folding does not panic")?;
+        self.keep(stream);
+        Ok(folded)
+    }
+}
