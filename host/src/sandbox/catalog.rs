@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use quick_cache::sync::Cache;
+use tokio::sync::watch;
 
 use super::handler::{Handler, World};
 use crate::domain::{AggregateType, Digest};
@@ -119,11 +120,12 @@ impl Active {
 pub struct Catalog {
     active: ArcSwap<Active>,
     loaded: Cache<Digest, Arc<Handler>>,
+    changes: watch::Sender<u64>,
 }
 
 impl Default for Catalog {
     fn default() -> Self {
-        Catalog { active: ArcSwap::default(), loaded: Cache::new(LOADED_MAX) }
+        Catalog { active: ArcSwap::default(), loaded: Cache::new(LOADED_MAX), changes: watch::Sender::new(0) }
     }
 }
 
@@ -139,6 +141,13 @@ impl Catalog {
         for handler in before.iter() {
             self.remember(handler.handler.clone());
         }
+        self.changes.send_modify(|generation| *generation += 1);
+    }
+
+    /// Follows the active set: the number counts its replacements, and is new only once the new set is in charge. Who
+    /// runs something for each active handler starts and ends it by this.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Keeps a handler loaded, so that [`Catalog::resolve`] finds it; the one used longest ago may leave.
