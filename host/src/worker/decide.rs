@@ -1,0 +1,318 @@
+//! Decides a wave of commands, at most one of each aggregate, in the sandbox. Guests run on blocking threads, never on
+//! those that do I/O; what they need to read is fetched between rounds.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::outcome::{Decided, Ending, HostRefusal, appends};
+use crate::codec::envelope::{CommandData, Envelope, HandlerRef, ReadRef};
+use crate::codec::json::Json;
+use crate::domain::{Aggregate, Sequence, Timestamp};
+use crate::event_store::Record;
+use crate::metrics::Metrics;
+use crate::sandbox::{ActiveHandler, AggregateRef, CallContext, Command, Decision, Failure, ReadValue};
+use crate::state::{Error, Folded, States, Stream};
+
+/// Rounds of `needs` for one command (design §3).
+const NEEDS_ROUNDS_MAX: usize = 8;
+/// Aggregates that one decision may read (design §3).
+const READS_MAX: usize = 64;
+/// Decisions open at once: each holds an instance of the sandbox's pool between its rounds, and other consumers need
+/// some as well.
+const OPEN_DECISIONS_MAX: usize = 48;
+/// Commands that share a blocking task at least: handing over costs about as much as one decision.
+const JOBS_PER_TASK_MIN: usize = 4;
+
+/// One command of one aggregate.
+#[derive(Debug)]
+pub struct Job {
+    pub record: Record,
+    pub attempt: u32,
+    pub stream: Stream,
+    pub active: Arc<ActiveHandler>,
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub enum Answer {
+    Decided(Box<Decided>),
+    /// The handler or the host's limits: retried, then parked.
+    Failed { reason: &'static str, message: String },
+    /// A part is away: nothing is known, try again later.
+    Unavailable(String),
+}
+
+/// A state that a decision read; absent: sequence 0.
+#[derive(Debug, Clone)]
+struct Read {
+    aggregate: Aggregate,
+    sequence: Sequence,
+    schema_version: Arc<str>,
+    state: Option<Json>,
+    digest: Option<crate::domain::Digest>,
+}
+
+/// A job between rounds.
+struct Open {
+    job: Job,
+    folded: Option<Folded>,
+    decision: Option<Decision>,
+    have: Vec<Read>,
+    wanted: Vec<Aggregate>,
+}
+
+enum Step {
+    Done(Job, Answer),
+    Needs(Open),
+}
+
+/// Decides every job. The answers come in no particular order.
+pub async fn decide(states: &States, metrics: &Metrics, jobs: Vec<Job>, now: Timestamp) -> Vec<(Job, Answer)> {
+    let mut done = Vec::with_capacity(jobs.len());
+    let mut jobs = jobs.into_iter();
+    loop {
+        let chunk: Vec<Job> = jobs.by_ref().take(OPEN_DECISIONS_MAX).collect();
+        if chunk.is_empty() {
+            return done;
+        }
+        done.extend(decide_together(states, metrics, chunk, now).await);
+    }
+}
+
+async fn decide_together(states: &States, metrics: &Metrics, jobs: Vec<Job>, now: Timestamp) -> Vec<(Job, Answer)> {
+    let mut done = Vec::with_capacity(jobs.len());
+    let mut open: Vec<Open> = jobs.into_iter().map(Open::new).collect();
+    let mut known: HashMap<Aggregate, Result<Read, String>> = HashMap::new();
+    for _round in 0..=NEEDS_ROUNDS_MAX {
+        let steps = run(open, metrics, now).await;
+        open = Vec::new();
+        for step in steps {
+            match step {
+                Step::Done(job, answer) => done.push((job, answer)),
+                Step::Needs(job) => open.push(job),
+            }
+        }
+        if open.is_empty() {
+            return done;
+        }
+        fetch(states, &open, &mut known).await;
+        open = open.into_iter().filter_map(|job| job.take_reads(&known, &mut done)).collect();
+    }
+    done.extend(open.into_iter().map(|job| {
+        let message = format!("needs asked for more in each of {NEEDS_ROUNDS_MAX} rounds");
+        (job.job, Answer::Failed { reason: "limit", message })
+    }));
+    done
+}
+
+/// One round for all jobs, spread over the cores.
+async fn run(open: Vec<Open>, metrics: &Metrics, now: Timestamp) -> Vec<Step> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let size = open.len().div_ceil(cores).max(JOBS_PER_TASK_MIN);
+    let mut open = open.into_iter();
+    let mut tasks = JoinSet::new();
+    loop {
+        let chunk: Vec<Open> = open.by_ref().take(size).collect();
+        if chunk.is_empty() {
+            break;
+        }
+        let metrics = metrics.clone();
+        tasks.spawn_blocking(move || chunk.into_iter().map(|job| job.advance(&metrics, now)).collect::<Vec<_>>());
+    }
+    tasks.join_all().await.into_iter().flatten().collect()
+}
+
+/// Loads every state that some job asked for and none has loaded yet in this wave.
+async fn fetch(states: &States, open: &[Open], known: &mut HashMap<Aggregate, Result<Read, String>>) {
+    let wanted: HashSet<&Aggregate> = open.iter().flat_map(|job| &job.wanted).collect();
+    let missing: Vec<Aggregate> = wanted.into_iter().filter(|a| !known.contains_key(*a)).cloned().collect();
+    for (aggregate, loaded) in states.load_many(missing).await {
+        let read = match loaded {
+            Ok(folded) => Ok(Read::of(aggregate.clone(), folded)),
+            Err(Error::NoHandler { .. }) => Ok(Read::absent(aggregate.clone())),
+            Err(error) => Err(error.to_string()),
+        };
+        known.insert(aggregate, read);
+    }
+}
+
+impl Read {
+    fn of(aggregate: Aggregate, folded: Folded) -> Read {
+        Read {
+            aggregate,
+            sequence: folded.sequence,
+            schema_version: folded.schema_version,
+            state: folded.state,
+            digest: (folded.sequence.0 > 0).then_some(folded.handler_digest),
+        }
+    }
+
+    fn absent(aggregate: Aggregate) -> Read {
+        Read { aggregate, sequence: Sequence(0), schema_version: "1.0.0".into(), state: None, digest: None }
+    }
+
+    fn value(&self) -> ReadValue<'_> {
+        ReadValue {
+            source: AggregateRef::from(&self.aggregate),
+            seq: self.sequence.0,
+            schema_version: &self.schema_version,
+            state: self.state.as_ref().map(Json::as_str),
+        }
+    }
+
+    fn reference(&self) -> ReadRef {
+        ReadRef {
+            aggregate_type: self.aggregate.kind.as_str().into(),
+            aggregate_id: self.aggregate.id.as_str().into(),
+            sequence_number: self.sequence,
+            handler_digest: self.digest,
+        }
+    }
+}
+
+impl Open {
+    fn new(job: Job) -> Open {
+        Open { job, folded: None, decision: None, have: Vec::new(), wanted: Vec::new() }
+    }
+
+    /// Moves what was fetched into the job; a job whose reads failed is done.
+    fn take_reads(
+        mut self,
+        known: &HashMap<Aggregate, Result<Read, String>>,
+        done: &mut Vec<(Job, Answer)>,
+    ) -> Option<Open> {
+        for aggregate in std::mem::take(&mut self.wanted) {
+            match known.get(&aggregate) {
+                Some(Ok(read)) => self.have.push(read.clone()),
+                Some(Err(message)) => {
+                    done.push((self.job, Answer::Unavailable(message.clone())));
+                    return None;
+                }
+                None => unreachable!("every wanted aggregate was fetched"),
+            }
+        }
+        Some(self)
+    }
+
+    /// Asks `needs`, and decides when it asks for nothing new.
+    fn advance(mut self, metrics: &Metrics, now: Timestamp) -> Step {
+        let record = self.job.record.clone();
+        let parsed = record.envelope().and_then(|envelope| envelope.command().map(|command| (envelope, command)));
+        let (envelope, command) = match parsed {
+            Ok(parsed) => parsed,
+            Err(error) => return self.failed("fault", format!("the stored command cannot be read: {error}")),
+        };
+        if self.job.stream.predecessor_failed(command.expected_seq) {
+            let message = format!("the command at sequence {} failed", command.expected_seq.unwrap_or_default());
+            let refusal = HostRefusal { code: "predecessor-failed", message };
+            return self.finish(&envelope, Ending::Refused(refusal), now);
+        }
+        match self.ask(&record, &envelope, &command, metrics) {
+            Ok(Some(ending)) => self.finish(&envelope, ending, now),
+            Ok(None) => Step::Needs(self),
+            Err(AskError::Failure(failure)) => self.failure(&failure),
+            Err(AskError::State(error)) => self.failed("fault", error.to_string()),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        record: &Record,
+        envelope: &Envelope<'_>,
+        data: &CommandData<'_>,
+        metrics: &Metrics,
+    ) -> Result<Option<Ending>, AskError> {
+        let handler = &self.job.active.handler;
+        let folded = match self.folded.take() {
+            Some(folded) => folded,
+            None => self.job.stream.fold(handler).map_err(AskError::State)?,
+        };
+        let id = record.event_id.to_string();
+        let command = Command {
+            id: &id,
+            name: &data.command_type,
+            target: AggregateRef::from(&record.aggregate),
+            expected_seq: data.expected_seq,
+            payload: data.payload.get(),
+            actor: Some(&envelope.actor),
+            headers: &[],
+        };
+        let started = Instant::now();
+        let mut decision = match self.decision.take() {
+            Some(decision) => decision,
+            None => handler.decision(CallContext { now: envelope.occurred_at, seed: seed(record.event_id) })?,
+        };
+        let reads: Vec<ReadValue<'_>> = self.have.iter().map(Read::value).collect();
+        let mut wanted = decision.needs(&command, folded.state.as_ref().map(Json::as_str), &reads)?;
+        let mut seen = HashSet::new();
+        wanted.retain(|a| !self.have.iter().any(|read| read.aggregate == *a) && seen.insert(a.clone()));
+        if wanted.len() + self.have.len() > READS_MAX {
+            let message = format!("a decision may read {READS_MAX} aggregates");
+            return Err(Failure::Limit { which: crate::sandbox::LimitKind::Count, message }.into());
+        }
+        if !wanted.is_empty() {
+            self.wanted = wanted;
+            self.folded = Some(folded);
+            self.decision = Some(decision);
+            return Ok(None);
+        }
+        let verdict = decision.decide(folded.state.as_ref().map(Json::as_str), &command, &reads)?;
+        metrics.call(&self.job.active.name, "decide").observe(started.elapsed(), None);
+        Ok(Some(Ending::Verdict(verdict)))
+    }
+
+    fn finish(self, envelope: &Envelope<'_>, ending: Ending, now: Timestamp) -> Step {
+        let description = self.job.active.handler.description();
+        let handler = HandlerRef {
+            name: self.job.active.name.clone(),
+            version: description.version.as_str().into(),
+            digest: self.job.active.handler.digest(),
+            revision: self.job.active.revision,
+            upcasters: Vec::new(),
+        };
+        let read_set: Vec<ReadRef> = self.have.iter().map(Read::reference).collect();
+        let last_domain = self.job.stream.last_domain();
+        let decided =
+            appends(&self.job.record, envelope, ending, Some(&handler), &read_set, last_domain, now.max(envelope.occurred_at));
+        match decided {
+            Ok(decided) => Step::Done(self.job, Answer::Decided(Box::new(decided))),
+            Err(error) => self.failed("limit", format!("the handler's output is not acceptable: {error}")),
+        }
+    }
+
+    fn failure(self, failure: &Failure) -> Step {
+        if crate::error::Classified::kind(failure) == crate::error::Kind::Unavailable {
+            return Step::Done(self.job, Answer::Unavailable(failure.to_string()));
+        }
+        let reason = match failure {
+            Failure::Fault { .. } => "fault",
+            Failure::Trap { .. } => "trap",
+            Failure::Limit { .. } => "limit",
+        };
+        self.failed(reason, failure.to_string())
+    }
+
+    fn failed(self, reason: &'static str, message: String) -> Step {
+        Step::Done(self.job, Answer::Failed { reason, message })
+    }
+}
+
+enum AskError {
+    Failure(Failure),
+    State(Error),
+}
+
+impl From<Failure> for AskError {
+    fn from(failure: Failure) -> Self {
+        AskError::Failure(failure)
+    }
+}
+
+/// The seed a handler sees for a command: the two halves of its id.
+pub fn seed(command_id: Uuid) -> (u64, u64) {
+    command_id.as_u64_pair()
+}

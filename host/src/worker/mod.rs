@@ -1,0 +1,234 @@
+//! The worker: decides commands in the order of the log and appends their outcomes. One service, one configuration for
+//! each consumer (`instance_worker`, `ontology_worker`, `{handler}:{AggregateType}`).
+//!
+//! **The log is the order; a bus message is a hint.** A worker keeps a cursor over the log and is woken by the bus or
+//! by the log's end; what is to be decided is read from the log, so a lost, repeated or reordered message changes
+//! nothing (I6). For each command: claim, look in the log first, decide, append with the last domain event it was
+//! decided on (I3), mark done, and only then move the checkpoint (I7).
+//!
+//! An aggregate that cannot go on (a handler fault, a lease of another process) is *held*: it is tried again later,
+//! from its first undecided command, while everything else goes on. After the last attempt it is parked.
+
+mod decide;
+mod outcome;
+mod wave;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::{Aggregate, EventKind, Partition, Position, Sequence, Timestamp};
+use crate::event_store::{EventStore, Record};
+use crate::metrics::{self, Metrics};
+use crate::port::bus::Bus;
+use crate::port::clock::Clock;
+use crate::port::read_model::ReadModel;
+use crate::port::registry::{Owner, Registry};
+use crate::state::{ConsumerState, Error, Held, Parking, Place, Progress, Release, States};
+
+#[cfg(test)]
+mod tests;
+
+/// What a worker is to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Consumer name, the `handler` of its rows in `processed_events`.
+    pub consumer: String,
+    /// Topics whose commands it decides.
+    pub topics: Vec<String>,
+    /// Attempts at one command before its aggregate is parked.
+    pub attempts_max: u32,
+    /// Age at which another process may take over a claim.
+    pub lease_ms: i64,
+    /// How often claims are renewed.
+    pub heartbeat_interval: Duration,
+    /// Records handled at once.
+    pub batch_max: usize,
+}
+
+/// What a worker needs.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    pub events: EventStore,
+    pub states: States,
+    pub registry: Arc<dyn Registry>,
+    pub read_model: Arc<dyn ReadModel>,
+    pub bus: Arc<dyn Bus>,
+    pub clock: Arc<dyn Clock>,
+    pub parking: Parking,
+    pub progress: Progress,
+    pub metrics: Metrics,
+    pub owner: Owner,
+}
+
+/// How long a consumer waits after the first failure of a part; doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause: an operator sees the recovery of a part within this time.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How often a checkpoint that moved without effects is stored. What lies behind it is claimed again after a crash, and
+/// found done.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A worker on one partition.
+#[derive(Debug)]
+pub struct Worker {
+    options: Options,
+    parts: Parts,
+    partition: Partition,
+    /// Everything below was read; what is not decided of it is held.
+    cursor: Position,
+    held: Held,
+    counters: metrics::Consumer,
+    /// Checkpoint in the database, and when it was written.
+    stored: (Position, Duration),
+}
+
+impl Worker {
+    /// A worker that goes on from the consumer's checkpoint.
+    pub async fn open(options: Options, parts: Parts, partition: Partition) -> Result<Worker, Error> {
+        let checkpoints = parts.read_model.checkpoints().await?;
+        let cursor = checkpoints
+            .into_iter()
+            .find(|(consumer, on, _)| *consumer == options.consumer && *on == partition)
+            .map_or(Position(0), |(_, _, position)| position);
+        parts.progress.register(&options.consumer, partition, cursor);
+        let stored = (cursor, parts.clock.monotonic());
+        let counters = parts.metrics.consumer(&options.consumer);
+        Ok(Worker { options, parts, partition, cursor, held: Held::default(), counters, stored })
+    }
+
+    /// Works until told to stop; then finishes the batch under way.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
+        let mut subscription = self.parts.bus.subscribe(&self.options.consumer, &self.options.topics).await?;
+        let mut end = self.parts.events.watch_end(self.partition);
+        let mut releases = self.parts.parking.releases();
+        let mut pause = PAUSE_MIN;
+        loop {
+            end.borrow_and_update();
+            match self.work(&stop).await {
+                Ok(()) => pause = PAUSE_MIN,
+                Err(error) => {
+                    self.held.rearm(self.parts.clock.monotonic());
+                    self.paused(&error);
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = self.parts.clock.sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    continue;
+                }
+            }
+            let wait = self.next_wake();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                changed = end.changed() => if changed.is_err() { break },
+                polled = subscription.poll(self.options.batch_max) => {
+                    // The messages are hints for what `work` reads from the log; taking them is all they need.
+                    match polled {
+                        Ok(_) => subscription.acknowledge().await?,
+                        Err(error) => self.paused(&error.into()),
+                    }
+                }
+                released = releases.recv() => match released {
+                    Ok(release) if release.consumer == self.options.consumer => self.release(&release),
+                    Ok(_) => {}
+                    Err(_) => self.held.release_all(),
+                },
+                () = self.parts.clock.sleep(wait) => {}
+            }
+        }
+        self.store_checkpoint().await?;
+        self.state(ConsumerState::Stopped, None);
+        Ok(())
+    }
+
+    fn release(&mut self, release: &Release) {
+        let parked = Place { position: Position(u64::MAX), sequence: Sequence(release.letter.sequence_number) };
+        self.held.release(&release.aggregate, parked);
+    }
+
+    fn next_wake(&self) -> Duration {
+        let idle = if self.checkpoint() > self.stored.0 { CHECKPOINT_INTERVAL } else { self.options.heartbeat_interval };
+        self.held.next_due().map_or(idle, |due| due.saturating_sub(self.parts.clock.monotonic()).min(idle))
+    }
+
+    /// Handles everything that is due: held aggregates whose time has come, then the log up to its end.
+    async fn work(&mut self, stop: &CancellationToken) -> Result<(), Error> {
+        let due = self.held.take_due(self.parts.clock.monotonic(), self.options.batch_max);
+        if !due.is_empty() {
+            self.handle(due.into_iter().map(|(aggregate, _)| (aggregate, Vec::new())).collect()).await?;
+        }
+        while !stop.is_cancelled() {
+            let records = self.parts.events.read(self.partition, self.cursor, self.options.batch_max).await?;
+            let Some(last) = records.last() else { break };
+            let next = Position(last.position.0 + 1);
+            let at = last.recorded_at;
+            let mine = self.mine(records);
+            if !mine.is_empty() {
+                self.handle(mine).await?;
+            }
+            self.cursor = next;
+            self.parts.progress.publish(&self.options.consumer, self.partition, self.checkpoint(), Some(at));
+            self.note_lag(Some(at));
+        }
+        let running = self.cursor >= self.parts.events.end(self.partition);
+        if running {
+            self.note_lag(None);
+        }
+        self.state(if running { ConsumerState::Running } else { ConsumerState::CatchingUp }, None);
+        if self.parts.clock.monotonic().saturating_sub(self.stored.1) >= CHECKPOINT_INTERVAL {
+            self.store_checkpoint().await?;
+        }
+        Ok(())
+    }
+
+    /// The commands of this worker among the records, by aggregate, in the order of the log.
+    fn mine(&self, records: Vec<Record>) -> Vec<(Aggregate, Vec<Record>)> {
+        let mut order: Vec<(Aggregate, Vec<Record>)> = Vec::new();
+        let mut slots: HashMap<Aggregate, usize> = HashMap::new();
+        for record in records {
+            if record.kind != EventKind::Command || !self.options.topics.iter().any(|t| **t == *record.topic) {
+                continue;
+            }
+            let slot = *slots.entry(record.aggregate.clone()).or_insert_with(|| {
+                order.push((record.aggregate.clone(), Vec::new()));
+                order.len() - 1
+            });
+            order[slot].1.push(record);
+        }
+        order
+    }
+
+    /// Everything below has an outcome, is parked, or is not this worker's.
+    fn checkpoint(&self) -> Position {
+        self.held.least().map_or(self.cursor, |held| held.min(self.cursor))
+    }
+
+    async fn store_checkpoint(&mut self) -> Result<(), Error> {
+        let checkpoint = self.checkpoint();
+        if checkpoint > self.stored.0 {
+            self.parts.read_model.set_checkpoint(&self.options.consumer, self.partition, checkpoint).await?;
+        }
+        self.stored = (checkpoint, self.parts.clock.monotonic());
+        Ok(())
+    }
+
+    /// Lag behind the log's end; `at`: when the last event handled was recorded, `None` when no event waits.
+    fn note_lag(&self, at: Option<Timestamp>) {
+        let waiting = self.parts.events.end(self.partition).0.saturating_sub(self.cursor.0);
+        let age_ms = at.map_or(0, |at| self.parts.clock.now().0.saturating_sub(at.0).max(0));
+        self.counters.lag_events.set(waiting);
+        self.counters.lag_ms.set(if waiting == 0 { 0 } else { u64::try_from(age_ms).unwrap_or(0) });
+    }
+
+    fn paused(&self, error: &Error) {
+        tracing::warn!(consumer = self.options.consumer, %error, "consumption pauses");
+        self.state(ConsumerState::Paused, Some(error.to_string()));
+    }
+
+    fn state(&self, state: ConsumerState, error: Option<String>) {
+        self.parts.progress.set_state(&self.options.consumer, self.partition, state, error);
+    }
+}

@@ -1,0 +1,342 @@
+//! Handles a batch of aggregates: claims their undecided commands, decides them in waves of at most one command of each
+//! aggregate, appends the outcomes of a wave together, and marks everything done in one transaction at the end.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::Worker;
+use super::decide::{Answer, Job, decide};
+use super::outcome::Decided;
+use crate::domain::Aggregate;
+use crate::error::{Classified, Kind};
+use crate::event_store::{AppendError, Appended, Record};
+use crate::port::registry::{Claim, Claimed, Finished, Status};
+use crate::sandbox::ActiveHandler;
+use crate::state::{Error, ParkRequest, Place, Stream};
+
+/// How long an aggregate waits whose command another process holds, or whose part is away.
+const WAIT: Duration = Duration::from_millis(200);
+
+/// One aggregate of the batch.
+struct Lane {
+    aggregate: Aggregate,
+    stream: Stream,
+    active: Arc<ActiveHandler>,
+    /// Undecided commands that are claimed, with their attempt, oldest first.
+    queue: VecDeque<(Record, u32)>,
+}
+
+/// An outcome to be appended: which lane, for which command.
+struct Pending {
+    job: Job,
+    decided: Decided,
+}
+
+impl Worker {
+    /// Handles aggregates with the commands of theirs that were just read (none for one that was held).
+    pub(super) async fn handle(&mut self, items: Vec<(Aggregate, Vec<Record>)>) -> Result<(), Error> {
+        let mut finished: Vec<Finished> = Vec::new();
+        let opened = self.open_lanes(items).await?;
+        let mut lanes = self.claim(opened, &mut finished).await?;
+        while !lanes.is_empty() {
+            lanes = self.wave(lanes, &mut finished).await?;
+        }
+        self.mark_done(finished).await
+    }
+
+    /// Reads the streams. Aggregates that wait keep waiting; those that are parked get their new commands marked.
+    async fn open_lanes(&mut self, items: Vec<(Aggregate, Vec<Record>)>) -> Result<Vec<(Lane, Vec<Record>)>, Error> {
+        let mut lanes = Vec::with_capacity(items.len());
+        for (aggregate, records) in items {
+            let first = records.first().map_or(Place::LAST, Place::of);
+            if self.parts.parking.is_parked(&self.options.consumer, &aggregate) {
+                self.held.park(&aggregate, first);
+                self.mark_blocked(&records).await?;
+                continue;
+            }
+            if self.held.holds(&aggregate) && !records.is_empty() {
+                self.held.postpone(&aggregate, first);
+                continue;
+            }
+            let active = match self.parts.states.handler(&aggregate) {
+                Ok(active) => active,
+                Err(error) => {
+                    self.wait(&aggregate, first, &error.to_string());
+                    continue;
+                }
+            };
+            let stream = if records.is_empty() {
+                self.parts.states.stream(&aggregate, &active).await?
+            } else {
+                self.parts.states.stream_with(&aggregate, &active, &records).await?
+            };
+            lanes.push((Lane { aggregate, stream, active, queue: VecDeque::new() }, records));
+        }
+        Ok(lanes)
+    }
+
+    /// Commands behind a parked one get a row that says so; they are handled when it is released.
+    async fn mark_blocked(&self, records: &[Record]) -> Result<(), Error> {
+        let claims: Vec<Claim> = records.iter().map(claim_of).collect();
+        for (record, claimed) in records.iter().zip(self.claim_rows(&claims).await?) {
+            if let Claimed::Yes { attempt } = claimed {
+                let now = self.parts.clock.now();
+                let error = "waits for an earlier event of this aggregate, which is in the dead letters";
+                self.parts
+                    .registry
+                    .fail(&self.options.consumer, &self.parts.owner, &finished(record, attempt), Status::Parked, error, now)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn claim_rows(&self, claims: &[Claim]) -> Result<Vec<Claimed>, Error> {
+        let (consumer, owner) = (&self.options.consumer, &self.parts.owner);
+        let now = self.parts.clock.now();
+        Ok(self.parts.registry.claim(consumer, owner, claims, self.options.lease_ms, now).await?)
+    }
+
+    /// Claims all undecided commands, and those just read that the log shows decided: these only need their row.
+    async fn claim(
+        &mut self,
+        opened: Vec<(Lane, Vec<Record>)>,
+        finished_now: &mut Vec<Finished>,
+    ) -> Result<Vec<Lane>, Error> {
+        let mut claims = Vec::new();
+        let mut owners: Vec<(usize, Record, bool)> = Vec::new();
+        for (index, (lane, records)) in opened.iter().enumerate() {
+            let undecided: Vec<Uuid> = lane.stream.undecided().iter().map(|r| r.event_id).collect();
+            let decided = records.iter().filter(|r| !undecided.contains(&r.event_id));
+            for (record, open) in decided.map(|r| (r, false)).chain(lane.stream.undecided().iter().map(|r| (r, true))) {
+                claims.push(claim_of(record));
+                owners.push((index, record.clone(), open));
+            }
+        }
+        if claims.is_empty() {
+            for (lane, _) in opened {
+                self.held.progressed(&lane.aggregate);
+            }
+            return Ok(Vec::new());
+        }
+        let answers = self.claim_rows(&claims).await?;
+        let mut lanes: Vec<Lane> = opened.into_iter().map(|(lane, _)| lane).collect();
+        let mut stopped: HashMap<usize, ()> = HashMap::new();
+        for ((index, record, open), claimed) in owners.into_iter().zip(answers) {
+            if stopped.contains_key(&index) {
+                continue;
+            }
+            match (claimed, open) {
+                (Claimed::Yes { attempt }, true) => lanes[index].queue.push_back((record, attempt)),
+                (Claimed::Yes { attempt }, false) => finished_now.push(finished(&record, attempt)),
+                (Claimed::DuplicateDone | Claimed::Stale, false) => self.counters.skipped.add(1),
+                (Claimed::InProgress, _) => {
+                    stopped.insert(index, ());
+                    let aggregate = lanes[index].aggregate.clone();
+                    self.wait(&aggregate, Place::of(&record), "another process holds the claim");
+                }
+                (Claimed::Parked, false) => {}
+                (Claimed::Parked | Claimed::Stale | Claimed::DuplicateDone, true) => {
+                    stopped.insert(index, ());
+                    self.reclaim(&record, &lanes[index].aggregate).await?;
+                }
+            }
+        }
+        for (index, lane) in lanes.iter().enumerate() {
+            if lane.queue.is_empty() && !stopped.contains_key(&index) {
+                self.held.progressed(&lane.aggregate);
+            }
+        }
+        lanes.retain(|lane| !lane.queue.is_empty());
+        Ok(lanes)
+    }
+
+    /// The log has no outcome of this command, so it is to be decided whatever its row says: the log is the truth.
+    async fn reclaim(&mut self, record: &Record, aggregate: &Aggregate) -> Result<(), Error> {
+        let now = self.parts.clock.now();
+        self.parts.registry.release(&self.options.consumer, record.event_id, now).await?;
+        self.held.wait(aggregate, Place::of(record), self.parts.clock.monotonic());
+        Ok(())
+    }
+
+    /// Decides the first command of every lane and appends the outcomes; gives the lanes that have more.
+    async fn wave(&mut self, lanes: Vec<Lane>, done: &mut Vec<Finished>) -> Result<Vec<Lane>, Error> {
+        let mut rest: HashMap<Aggregate, VecDeque<(Record, u32)>> = HashMap::new();
+        let mut jobs = Vec::with_capacity(lanes.len());
+        for mut lane in lanes {
+            let Some((record, attempt)) = lane.queue.pop_front() else { continue };
+            if !lane.queue.is_empty() {
+                rest.insert(lane.aggregate, lane.queue);
+            }
+            jobs.push(Job { record, attempt, stream: lane.stream, active: lane.active });
+        }
+        let claimed: Vec<Uuid> = jobs.iter().map(|job| job.record.event_id).collect();
+        let deciding = decide(&self.parts.states, &self.parts.metrics, jobs, self.parts.clock.now());
+        let answers = self.heartbeating(&claimed, deciding).await?;
+        let mut pending = Vec::with_capacity(answers.len());
+        for (job, answer) in answers {
+            match answer {
+                Answer::Decided(decided) => pending.push(Pending { job, decided: *decided }),
+                Answer::Failed { reason, message } => self.failed(&job, reason, message).await?,
+                Answer::Unavailable(message) => self.wait(job.stream.aggregate(), Place::of(&job.record), &message),
+            }
+        }
+        let appended = self.append(pending).await?;
+        let mut next = Vec::new();
+        for (job, result) in appended {
+            if let Some(lane) = self.settle(job, result, &mut rest, done).await? {
+                next.push(lane);
+            }
+        }
+        Ok(next)
+    }
+
+    /// Renews the claims while something takes long.
+    async fn heartbeating<T>(&self, claimed: &[Uuid], work: impl Future<Output = T>) -> Result<T, Error> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                () = self.parts.clock.sleep(self.options.heartbeat_interval) => {
+                    let (consumer, owner) = (&self.options.consumer, &self.parts.owner);
+                    // A lost claim is found out when it is marked done; here it only must not be renewed.
+                    self.parts.registry.heartbeat(consumer, owner, claimed, self.parts.clock.now()).await?;
+                }
+            }
+        }
+    }
+
+    /// Appends what the decisions issued, then the outcomes of those whose commands are all in the log.
+    async fn append(&mut self, pending: Vec<Pending>) -> Result<Vec<(Job, Result<Appended, AppendError>)>, Error> {
+        let mut jobs = Vec::with_capacity(pending.len());
+        let mut outcomes = Vec::with_capacity(pending.len());
+        let mut results = Vec::new();
+        for Pending { job, decided } in pending {
+            let issued = if decided.issued.is_empty() { Vec::new() } else {
+                self.parts.events.append_all(decided.issued).await
+            };
+            match issued.into_iter().find_map(Result::err) {
+                Some(error) => results.push((job, Err(error))),
+                None => {
+                    jobs.push(job);
+                    outcomes.push(decided.outcome);
+                }
+            }
+        }
+        if !outcomes.is_empty() {
+            results.extend(jobs.into_iter().zip(self.parts.events.append_all(outcomes).await));
+        }
+        Ok(results)
+    }
+
+    /// What an append's answer means for its lane.
+    async fn settle(
+        &mut self,
+        job: Job,
+        result: Result<Appended, AppendError>,
+        rest: &mut HashMap<Aggregate, VecDeque<(Record, u32)>>,
+        done: &mut Vec<Finished>,
+    ) -> Result<Option<Lane>, Error> {
+        let Job { record, attempt, mut stream, active } = job;
+        let aggregate = stream.aggregate().clone();
+        match result {
+            Ok(appended) => {
+                done.push(finished(&record, attempt));
+                let connected = !appended.replayed && appended.records.iter().all(|r| stream.push(r));
+                self.held.progressed(&aggregate);
+                if !connected {
+                    self.parts.states.forget(&aggregate);
+                    if rest.contains_key(&aggregate) {
+                        self.held.wait(&aggregate, Place::of(&record), self.parts.clock.monotonic());
+                    }
+                    return Ok(None);
+                }
+                match rest.remove(&aggregate) {
+                    Some(queue) => Ok(Some(Lane { aggregate, stream, active, queue })),
+                    None => {
+                        self.parts.states.keep(stream);
+                        Ok(None)
+                    }
+                }
+            }
+            Err(error) => {
+                self.parts.states.forget(&aggregate);
+                match error.kind() {
+                    // Another worker decided meanwhile: look again at once.
+                    Kind::Conflict => self.held.wait(&aggregate, Place::of(&record), self.parts.clock.monotonic()),
+                    Kind::Unavailable | Kind::Unknown => self.wait(&aggregate, Place::of(&record), &error.to_string()),
+                    _ => {
+                        let job = Job { record, attempt, stream, active };
+                        self.failed(&job, "limit", format!("the outcome cannot be stored: {error}")).await?;
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn wait(&mut self, aggregate: &Aggregate, first: Place, why: &str) {
+        tracing::debug!(consumer = self.options.consumer, %aggregate, why, "waits");
+        self.held.wait(aggregate, first, self.parts.clock.monotonic() + WAIT);
+    }
+
+    /// A failed attempt: tried again with back-off, parked after the last.
+    async fn failed(&mut self, job: &Job, reason: &str, message: String) -> Result<(), Error> {
+        let (consumer, owner) = (&self.options.consumer, &self.parts.owner);
+        let aggregate = job.stream.aggregate();
+        let failures = self.held.fail(aggregate, Place::of(&job.record), self.parts.clock.monotonic());
+        self.counters.failed.add(1);
+        let last = failures >= self.options.attempts_max;
+        tracing::warn!(consumer, %aggregate, command_id = %job.record.event_id, reason, failures, last, message, "decision failed");
+        if last {
+            let error = message.clone();
+            self.parts.parking.park(ParkRequest { consumer, record: &job.record, reason, error }).await?;
+        }
+        let status = if last { Status::Parked } else { Status::Failed };
+        let now = self.parts.clock.now();
+        self.parts
+            .registry
+            .fail(consumer, owner, &finished(&job.record, job.attempt), status, &message, now)
+            .await?;
+        if last {
+            self.held.park(aggregate, Place::of(&job.record));
+            let behind: Vec<Record> = job.stream.undecided().iter().skip(1).cloned().collect();
+            self.mark_blocked(&behind).await?;
+        }
+        Ok(())
+    }
+
+    async fn mark_done(&mut self, done: Vec<Finished>) -> Result<(), Error> {
+        if done.is_empty() {
+            return Ok(());
+        }
+        let (consumer, owner) = (&self.options.consumer, &self.parts.owner);
+        let fenced = self.parts.registry.done(consumer, owner, &done, self.parts.clock.now()).await?;
+        if !fenced.is_empty() {
+            // Their outcome is in the log, whoever wrote it; the present owner of the claim finds it there.
+            tracing::info!(consumer, claims = fenced.len(), "claims were taken over before they were marked done");
+        }
+        self.counters.processed.add((done.len() - fenced.len()) as u64);
+        Ok(())
+    }
+}
+
+fn claim_of(record: &Record) -> Claim {
+    Claim {
+        event_id: record.event_id,
+        aggregate_id: record.aggregate.id.as_str().to_owned(),
+        sequence: record.sequence,
+    }
+}
+
+fn finished(record: &Record, attempt: u32) -> Finished {
+    Finished {
+        event_id: record.event_id,
+        aggregate_id: record.aggregate.id.as_str().to_owned(),
+        sequence: record.sequence,
+        attempt,
+    }
+}
