@@ -1,0 +1,260 @@
+//! The relay: sends the log to the bus, segment after segment, and moves its checkpoint after the acknowledgements.
+//! At least once; consumers dedupe by event id. Numbers are dense, so nothing can arrive late behind the checkpoint,
+//! and the checkpoint is never ahead of what was acknowledged, never ahead of the log, and never moves backwards (I7).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::codec::checkpoint::{Checkpoint, KEY, Place};
+use crate::domain::{Partition, Position, Timestamp};
+use crate::error::{Classified, Kind};
+use crate::event_store::{self, EventStore, Record};
+use crate::port::bus::{Bus, Message};
+use crate::port::clock::Clock;
+use crate::port::object_store::{ObjectStore, PutIf};
+use crate::{codec, port};
+
+#[cfg(test)]
+mod tests;
+
+/// What the relay is to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Events sent before their acknowledgements are awaited.
+    pub batch_max: usize,
+    /// How often the checkpoint is stored while it moves. What lies behind it is sent again after a crash.
+    pub checkpoint_interval: Duration,
+    /// How often the figures are logged.
+    pub metrics_log_interval: Duration,
+}
+
+/// Why the relay waits.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Log(#[from] event_store::Error),
+    #[error(transparent)]
+    Port(#[from] port::Error),
+    #[error("{KEY} cannot be read; delete it to send the whole log again: {0}")]
+    Checkpoint(codec::Error),
+}
+
+impl Classified for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Error::Log(error) => error.kind(),
+            Error::Port(error) => error.kind(),
+            Error::Checkpoint(error) => error.kind(),
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Error::Log(error) => error.code(),
+            Error::Port(error) => error.code(),
+            Error::Checkpoint(error) => error.code(),
+        }
+    }
+}
+
+/// What operators see of the relay, for one partition.
+#[derive(Debug, Clone, Default)]
+pub struct RelayStatus {
+    pub partition: Partition,
+    /// Everything below is acknowledged by the bus.
+    pub position: Position,
+    /// Position that the next event gets.
+    pub end: Position,
+    pub published: u64,
+    pub last_error: Option<String>,
+    pub last_published_at: Option<Timestamp>,
+}
+
+/// Where readers find the relay's status. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Statuses(Arc<Mutex<Vec<RelayStatus>>>);
+
+impl Statuses {
+    /// One row for each partition that a relay of this process serves.
+    pub fn all(&self) -> Vec<RelayStatus> {
+        self.0.lock().clone()
+    }
+
+    fn change(&self, partition: Partition, change: impl FnOnce(&mut RelayStatus)) {
+        let mut rows = self.0.lock();
+        let index = rows.iter().position(|row| row.partition == partition).unwrap_or_else(|| {
+            rows.push(RelayStatus { partition, ..RelayStatus::default() });
+            rows.len() - 1
+        });
+        change(&mut rows[index]);
+    }
+}
+
+/// Wait after a failure: from the first to the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// The relay of one partition.
+#[derive(Debug)]
+pub struct Relay {
+    options: Options,
+    events: EventStore,
+    objects: Arc<dyn ObjectStore>,
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+    statuses: Statuses,
+    partition: Partition,
+    position: Position,
+    stored: (Position, Duration),
+    logged: (u64, Duration),
+    published: u64,
+}
+
+impl Relay {
+    /// A relay that goes on from the stored checkpoint.
+    pub async fn open(
+        options: Options,
+        events: EventStore,
+        objects: Arc<dyn ObjectStore>,
+        bus: Arc<dyn Bus>,
+        clock: Arc<dyn Clock>,
+        statuses: Statuses,
+        partition: Partition,
+    ) -> Result<Relay, Error> {
+        let stored = position_of(&read_checkpoint(&*objects).await?.1, partition);
+        // A checkpoint ahead of the log belongs to a log that was restored since: begin again at its end's start.
+        let position = if stored > events.end(partition) { Position(0) } else { stored };
+        let now = clock.monotonic();
+        statuses.change(partition, |row| row.position = position);
+        Ok(Relay {
+            options,
+            events,
+            objects,
+            bus,
+            clock,
+            statuses,
+            partition,
+            position,
+            stored: (stored, now),
+            logged: (0, now),
+            published: 0,
+        })
+    }
+
+    /// Sends until told to stop.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
+        let mut end = self.events.watch_end(self.partition);
+        let mut pause = PAUSE_MIN;
+        loop {
+            end.borrow_and_update();
+            let sent = tokio::select! {
+                () = stop.cancelled() => break,
+                sent = self.send() => sent,
+            };
+            let wait = match sent {
+                Ok(()) => {
+                    pause = PAUSE_MIN;
+                    if self.position > self.stored.0 { self.options.checkpoint_interval } else { Duration::from_secs(60) }
+                }
+                Err(error) => {
+                    tracing::warn!(partition = self.partition.0, %error, "the relay waits");
+                    self.statuses.change(self.partition, |row| row.last_error = Some(error.to_string()));
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    pause
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                changed = end.changed() => if changed.is_err() { break },
+                () = self.clock.sleep(wait) => {}
+            }
+        }
+        self.store_checkpoint().await
+    }
+
+    /// Sends everything up to the end. Dropped mid-way, it has sent what it sends again.
+    async fn send(&mut self) -> Result<(), Error> {
+        loop {
+            let records = self.events.read(self.partition, self.position, self.options.batch_max).await?;
+            let Some(last) = records.last() else { break };
+            let next = Position(last.position.0 + 1);
+            let count = records.len() as u64;
+            self.bus.publish(records.into_iter().map(message).collect()).await?;
+            self.position = next;
+            self.published += count;
+            let now = self.clock.now();
+            let (end, published) = (self.events.end(self.partition), self.published);
+            self.statuses.change(self.partition, |row| {
+                row.position = next;
+                row.end = end;
+                row.published = published;
+                row.last_published_at = Some(now);
+                row.last_error = None;
+            });
+            self.log_figures();
+            if self.clock.monotonic().saturating_sub(self.stored.1) >= self.options.checkpoint_interval {
+                self.store_checkpoint().await?;
+            }
+        }
+        if self.clock.monotonic().saturating_sub(self.stored.1) >= self.options.checkpoint_interval {
+            self.store_checkpoint().await?;
+        }
+        Ok(())
+    }
+
+    fn log_figures(&mut self) {
+        let now = self.clock.monotonic();
+        if now.saturating_sub(self.logged.1) < self.options.metrics_log_interval {
+            return;
+        }
+        let sent = self.published - self.logged.0;
+        let lag = self.events.end(self.partition).0.saturating_sub(self.position.0);
+        tracing::info!(partition = self.partition.0, sent, lag_events = lag, position = self.position.0, "relay");
+        self.logged = (self.published, now);
+    }
+
+    /// Moves the stored checkpoint to the acknowledged position, unless another relay has moved it further.
+    async fn store_checkpoint(&mut self) -> Result<(), Error> {
+        while self.position > self.stored.0 {
+            let (present, mut checkpoint) = read_checkpoint(&*self.objects).await?;
+            if position_of(&checkpoint, self.partition) < self.position {
+                let segment = self.events.segment_of(self.partition, self.position).await?;
+                checkpoint.partitions.insert(self.partition.0, Place { segment, position: self.position });
+                checkpoint.updated_at = self.clock.now();
+                if self.objects.put_if(KEY, present, checkpoint.encode()).await? == PutIf::Changed {
+                    continue;
+                }
+            }
+            self.stored.0 = self.position;
+        }
+        self.stored.1 = self.clock.monotonic();
+        Ok(())
+    }
+}
+
+async fn read_checkpoint(objects: &dyn ObjectStore) -> Result<(Option<Bytes>, Checkpoint), Error> {
+    let present = objects.get(KEY).await?;
+    let checkpoint = match &present {
+        Some(bytes) => Checkpoint::decode(bytes).map_err(Error::Checkpoint)?,
+        None => Checkpoint::default(),
+    };
+    Ok((present, checkpoint))
+}
+
+fn position_of(checkpoint: &Checkpoint, partition: Partition) -> Position {
+    checkpoint.partitions.get(&partition.0).map_or(Position(0), |place| place.position)
+}
+
+fn message(record: Record) -> Message {
+    Message {
+        topic: record.topic.to_string(),
+        key: record.aggregate.id.as_str().to_owned(),
+        value: record.line,
+        partition: record.partition,
+        position: record.position,
+    }
+}
