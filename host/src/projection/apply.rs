@@ -11,7 +11,7 @@ use crate::event_store::Record;
 use crate::port;
 use crate::port::read_model::{Batch, Change, Document, DocumentKey, EventChanges};
 use crate::port::registry::{Claim, Claimed, Finished, Status};
-use crate::sandbox::{ActiveHandler, FetchedDocument, Failure, Handler, Ordering, RecordedEvent};
+use crate::sandbox::{ActiveHandler, Failure, FetchedDocument, Handler, Ordering, RecordedEvent};
 use crate::state::{Error, EventView, ParkRequest, Place};
 
 /// How long an aggregate waits whose event another process holds.
@@ -133,7 +133,9 @@ impl Projector {
                 continue;
             }
             match claimed {
-                Claimed::Yes { attempt } if self.parts.parking.is_discarded(&self.options.consumer, record.event_id) => {
+                Claimed::Yes { attempt }
+                    if self.parts.parking.is_discarded(&self.options.consumer, record.event_id) =>
+                {
                     self.skip(&Item { record, attempt }).await?;
                 }
                 Claimed::Yes { attempt } => items.push(Item { record, attempt }),
@@ -232,9 +234,11 @@ impl Projector {
     ) -> Result<T, Stopped> {
         let (records, active) = (records.clone(), active.clone());
         let task = tokio::task::spawn_blocking(move || {
-            let views: Vec<EventView<'_>> = records.iter().map(EventView::of).collect::<Result<_, _>>().map_err(|e| {
-                Stopped::Poison { reason: "fault", message: e.to_string() }
-            })?;
+            let views: Vec<EventView<'_>> = records
+                .iter()
+                .map(EventView::of)
+                .collect::<Result<_, _>>()
+                .map_err(|e| Stopped::Poison { reason: "fault", message: e.to_string() })?;
             let events: Vec<RecordedEvent<'_>> = views.iter().map(EventView::event).collect();
             run(&active.handler, &events).map_err(|failure| stopped(&failure))
         });

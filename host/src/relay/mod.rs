@@ -158,7 +158,11 @@ impl Relay {
             let wait = match sent {
                 Ok(()) => {
                     pause = PAUSE_MIN;
-                    if self.position > self.stored.0 { self.options.checkpoint_interval } else { Duration::from_secs(60) }
+                    if self.position > self.stored.0 {
+                        self.options.checkpoint_interval
+                    } else {
+                        Duration::from_secs(60)
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(partition = self.partition.0, %error, "the relay waits");

@@ -146,12 +146,13 @@ impl Stream {
             for chunk in self.unfolded.chunks(EVOLVE_EVENTS_MAX) {
                 let views = chunk.iter().map(EventView::of).collect::<Result<Vec<_>, _>>()?;
                 let events: Vec<RecordedEvent<'_>> = views.iter().map(EventView::event).collect();
-                let next = handler.evolve(state.as_ref().map(Json::as_str), &events).map_err(|failure| Error::Evolve {
-                    handler: handler.description().name.clone(),
-                    aggregate: self.aggregate.clone(),
-                    sequence: chunk.last().map_or(0, |r| r.sequence.0),
-                    failure,
-                })?;
+                let next =
+                    handler.evolve(state.as_ref().map(Json::as_str), &events).map_err(|failure| Error::Evolve {
+                        handler: handler.description().name.clone(),
+                        aggregate: self.aggregate.clone(),
+                        sequence: chunk.last().map_or(0, |r| r.sequence.0),
+                        failure,
+                    })?;
                 state = next;
             }
             self.state = state;

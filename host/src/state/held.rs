@@ -80,12 +80,8 @@ impl Held {
     }
 
     fn entry(&mut self, aggregate: &Aggregate, first: Place) -> &mut Entry {
-        let entry = self.entries.entry(aggregate.clone()).or_insert(Entry {
-            first,
-            due: None,
-            failures: 0,
-            parked: false,
-        });
+        let entry =
+            self.entries.entry(aggregate.clone()).or_insert(Entry { first, due: None, failures: 0, parked: false });
         if first.position < entry.first.position {
             entry.first = first;
         }

@@ -97,7 +97,16 @@ impl Parking {
         clock: Arc<dyn Clock>,
     ) -> Result<Parking, Error> {
         let (releases, _) = broadcast::channel(RELEASES_MAX);
-        let inner = Inner { events, letters, registry, clock, parked: Mutex::default(), applied: Default::default(), discarded: Mutex::default(), releases };
+        let inner = Inner {
+            events,
+            letters,
+            registry,
+            clock,
+            parked: Mutex::default(),
+            applied: Default::default(),
+            discarded: Mutex::default(),
+            releases,
+        };
         let parking = Parking { inner: Arc::new(inner) };
         let mut after: Option<String> = None;
         loop {

@@ -150,9 +150,7 @@ impl States {
         }
         if read.iter().any(|(stream, _)| !stream.is_folded()) {
             let fold = move || {
-                read.into_iter()
-                    .map(|(mut stream, active)| (stream.fold(&active.handler), stream))
-                    .collect::<Vec<_>>()
+                read.into_iter().map(|(mut stream, active)| (stream.fold(&active.handler), stream)).collect::<Vec<_>>()
             };
             for (folded, stream) in tokio::task::spawn_blocking(fold).await.expect("folding does not panic") {
                 let aggregate = stream.aggregate().clone();

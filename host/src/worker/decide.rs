@@ -41,7 +41,10 @@ pub struct Job {
 pub enum Answer {
     Decided(Box<Decided>),
     /// The handler or the host's limits: retried, then parked.
-    Failed { reason: &'static str, message: String },
+    Failed {
+        reason: &'static str,
+        message: String,
+    },
     /// A part is away: nothing is known, try again later.
     Unavailable(String),
 }
@@ -276,8 +279,15 @@ impl Open {
         };
         let read_set: Vec<ReadRef> = self.have.iter().map(Read::reference).collect();
         let last_domain = self.job.stream.last_domain();
-        let decided =
-            appends(&self.job.record, envelope, ending, Some(&handler), &read_set, last_domain, now.max(envelope.occurred_at));
+        let decided = appends(
+            &self.job.record,
+            envelope,
+            ending,
+            Some(&handler),
+            &read_set,
+            last_domain,
+            now.max(envelope.occurred_at),
+        );
         match decided {
             Ok(decided) => Step::Done(self.job, Answer::Decided(Box::new(decided))),
             Err(error) => self.failed("limit", format!("the handler's output is not acceptable: {error}")),

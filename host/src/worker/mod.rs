@@ -150,7 +150,8 @@ impl Worker {
     }
 
     fn next_wake(&self) -> Duration {
-        let idle = if self.checkpoint() > self.stored.0 { CHECKPOINT_INTERVAL } else { self.options.heartbeat_interval };
+        let idle =
+            if self.checkpoint() > self.stored.0 { CHECKPOINT_INTERVAL } else { self.options.heartbeat_interval };
         self.held.next_due().map_or(idle, |due| due.saturating_sub(self.parts.clock.monotonic()).min(idle))
     }
 

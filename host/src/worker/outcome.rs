@@ -117,10 +117,8 @@ impl Frame<'_> {
     }
 
     fn failed(&self, code: &str, message: &str, problems: &[Problem]) -> Result<Draft, codec::Error> {
-        let problems: Vec<_> = problems
-            .iter()
-            .map(|p| json!({"code": p.code, "message": p.message, "pointer": p.pointer}))
-            .collect();
+        let problems: Vec<_> =
+            problems.iter().map(|p| json!({"code": p.code, "message": p.message, "pointer": p.pointer})).collect();
         let data = json!({
             "command_id": self.record.event_id,
             "code": code,

@@ -87,7 +87,14 @@ impl Worker {
                 let error = "waits for an earlier event of this aggregate, which is in the dead letters";
                 self.parts
                     .registry
-                    .fail(&self.options.consumer, &self.parts.owner, &finished(record, attempt), Status::Parked, error, now)
+                    .fail(
+                        &self.options.consumer,
+                        &self.parts.owner,
+                        &finished(record, attempt),
+                        Status::Parked,
+                        error,
+                        now,
+                    )
                     .await?;
             }
         }
@@ -215,9 +222,8 @@ impl Worker {
         let mut outcomes = Vec::with_capacity(pending.len());
         let mut results = Vec::new();
         for Pending { job, decided } in pending {
-            let issued = if decided.issued.is_empty() { Vec::new() } else {
-                self.parts.events.append_all(decided.issued).await
-            };
+            let issued =
+                if decided.issued.is_empty() { Vec::new() } else { self.parts.events.append_all(decided.issued).await };
             match issued.into_iter().find_map(Result::err) {
                 Some(error) => results.push((job, Err(error))),
                 None => {
@@ -297,10 +303,7 @@ impl Worker {
         }
         let status = if last { Status::Parked } else { Status::Failed };
         let now = self.parts.clock.now();
-        self.parts
-            .registry
-            .fail(consumer, owner, &finished(&job.record, job.attempt), status, &message, now)
-            .await?;
+        self.parts.registry.fail(consumer, owner, &finished(&job.record, job.attempt), status, &message, now).await?;
         if last {
             self.held.park(aggregate, Place::of(&job.record));
             let behind: Vec<Record> = job.stream.undecided().iter().skip(1).cloned().collect();

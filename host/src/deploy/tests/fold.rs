@@ -101,8 +101,7 @@ fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
     prop_oneof![
         (0..4u8).prop_map(upload),
         (0..4u8, any::<u64>()).prop_map(|(n, revision)| activate(n, revision)),
-        (0..4u8, any::<bool>())
-            .prop_map(|(n, green)| (record::VERIFIED, json!({"digest": digest(n), "green": green}))),
+        (0..4u8, any::<bool>()).prop_map(|(n, green)| (record::VERIFIED, json!({"digest": digest(n), "green": green}))),
         (types, odd),
     ]
 }

@@ -42,12 +42,25 @@ pub struct Node {
 /// What a projection wants changed.
 #[derive(Debug, Clone)]
 pub enum Change {
-    Put { key: DocumentKey, body: Arc<RawValue> },
-    Remove { key: DocumentKey },
-    PutNode { node: Node },
-    RemoveNode { node: Node },
+    Put {
+        key: DocumentKey,
+        body: Arc<RawValue>,
+    },
+    Remove {
+        key: DocumentKey,
+    },
+    PutNode {
+        node: Node,
+    },
+    RemoveNode {
+        node: Node,
+    },
     /// Replaces all edges from `source` with this predicate.
-    SetEdges { source: Node, predicate: String, targets: Vec<Node> },
+    SetEdges {
+        source: Node,
+        predicate: String,
+        targets: Vec<Node>,
+    },
 }
 
 /// The changes of one event.
@@ -143,8 +156,14 @@ pub trait ReadModel: Send + Sync + std::fmt::Debug {
     /// Documents that match, ordered by id.
     async fn search(&self, query: &Query) -> Result<Vec<Document>>;
     /// Edges that leave (`outgoing`) or reach a node, ordered, after one, at most `limit`.
-    async fn edges(&self, build: &str, node: &Node, outgoing: bool, after: Option<&Edge>, limit: usize)
-    -> Result<Vec<Edge>>;
+    async fn edges(
+        &self,
+        build: &str,
+        node: &Node,
+        outgoing: bool,
+        after: Option<&Edge>,
+        limit: usize,
+    ) -> Result<Vec<Edge>>;
     /// Checkpoints of every consumer: consumer, partition, position.
     async fn checkpoints(&self) -> Result<Vec<(String, Partition, Position)>>;
     /// Moves a consumer's checkpoint forward; never backwards.
