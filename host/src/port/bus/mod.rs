@@ -1,6 +1,15 @@
 //! The bus: carries envelopes from the relay to consumers, at least once. **A message is a hint; the log is the order.**
 //! Per key, messages of one publisher arrive in order; anything may arrive twice.
 
+pub mod memory;
+
+#[cfg(test)]
+pub mod conformance;
+#[cfg(test)]
+mod tests;
+
+pub use memory::InProcessBus;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
