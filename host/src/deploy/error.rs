@@ -12,9 +12,6 @@ use crate::sandbox;
 /// What every call here may end in.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The component is larger than what is accepted.
-    #[error("the component has {bytes} bytes, {max} are allowed")]
-    TooLarge { bytes: usize, max: usize },
     /// The sandbox refuses the component: an import, a missing export, a description that makes no sense.
     #[error("the component is refused: {}", with_sources(.0))]
     Component(#[source] sandbox::Error),
@@ -45,6 +42,9 @@ pub enum Error {
     /// The stored component is not what was uploaded.
     #[error("the stored component {digest} is damaged or missing: upload the same bytes again to repair it")]
     DamagedComponent { digest: Digest },
+    /// The reason is too long for the history.
+    #[error("the reason has {bytes} bytes, {max} are allowed")]
+    Reason { bytes: usize, max: usize },
     /// A limit of this host.
     #[error("{what} may number at most {max}")]
     TooMany { what: &'static str, max: usize },
@@ -102,14 +102,18 @@ impl Error {
 impl Classified for Error {
     fn kind(&self) -> Kind {
         match self {
-            Error::TooLarge { .. } | Error::Contract { .. } | Error::TooMany { .. } => Kind::Invalid,
-            Error::NotVerified { .. } | Error::Incompatible { .. } => Kind::Rejected,
+            Error::Contract { .. } | Error::TooMany { .. } | Error::NotVerified { .. } => Kind::Rejected,
+            Error::Incompatible { .. } => Kind::Rejected,
+            Error::Reason { .. } => Kind::Invalid,
             Error::UnknownHandler { .. } | Error::UnknownDigest { .. } => Kind::NotFound,
             Error::Revision { .. } | Error::NothingBefore { .. } => Kind::Conflict,
             Error::DamagedComponent { .. } => Kind::Corrupt,
             Error::Contended { .. } | Error::Busy { .. } => Kind::Unavailable,
             Error::StoreUnknown { .. } => Kind::Unavailable,
-            Error::Component(error) => error.kind(),
+            Error::Component(error) => match error.kind() {
+                Kind::Invalid => Kind::Rejected,
+                kind => kind,
+            },
             Error::Reload { source, .. } => match source.kind() {
                 Kind::Invalid => Kind::Corrupt,
                 kind => kind,
@@ -123,7 +127,7 @@ impl Classified for Error {
 
     fn code(&self) -> &'static str {
         match self {
-            Error::TooLarge { .. } => "component_too_large",
+            Error::Reason { .. } => "invalid_reason",
             Error::Component(error) => error.code(),
             Error::Contract { .. } => "invalid_manifest",
             Error::UnknownHandler { .. } => "unknown_handler",

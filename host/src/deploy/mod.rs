@@ -23,4 +23,4 @@ mod tests;
 
 pub use components::key;
 pub use error::Error;
-pub use service::{Activation, Deployments, Parts, REASON_BYTES_MAX, Trouble, Upload};
+pub use service::{Activation, Deployments, Parts, Trouble, Upload};

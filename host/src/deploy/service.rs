@@ -32,7 +32,7 @@ const APPEND_ATTEMPTS_MAX: u32 = 16;
 /// Events and names read at once.
 const PAGE_MAX: usize = 500;
 /// Text of a reason, in bytes: it is for people.
-pub const REASON_BYTES_MAX: usize = 2_000;
+const REASON_BYTES_MAX: usize = 2_000;
 
 /// What the service works with.
 #[derive(Debug)]
@@ -205,6 +205,9 @@ impl Deployments {
         ask: Ask,
         actor: &str,
     ) -> Result<Activation, Error> {
+        if let Some(bytes) = ask.reason.as_ref().map(String::len).filter(|bytes| *bytes > REASON_BYTES_MAX) {
+            return Err(Error::Reason { bytes, max: REASON_BYTES_MAX });
+        }
         let _turn = self.inner.turn.lock().await;
         for _ in 0..APPEND_ATTEMPTS_MAX {
             let all = self.refresh().await?;
