@@ -10,6 +10,9 @@ use anyhow::{Context as _, bail};
 use crate::handlers;
 use crate::steps::{Workspace, say};
 
+#[cfg(test)]
+mod tests;
+
 pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
     workspace.run("check the format", &["fmt", "--all", "--check"])?;
     handlers::build(workspace)?;
@@ -75,19 +78,4 @@ fn tests(workspace: &Workspace) -> anyhow::Result<()> {
         bail!("no test ran");
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Tally;
-
-    #[test]
-    fn summary_lines_of_cargo_are_added_up() {
-        let mut tally = Tally::default();
-        tally.add("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.03s");
-        tally.add("test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out");
-        tally.add("running 99 tests");
-        tally.add("test a::b ... ok");
-        assert_eq!((tally.passed, tally.failed, tally.ignored), (14, 3, 1));
-    }
 }

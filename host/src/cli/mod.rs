@@ -3,6 +3,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong use. Results go to stdout, everything else to stderr.
 
+mod bench;
 mod commands;
 mod config;
 mod dead_letters;
@@ -47,6 +48,8 @@ enum Action {
     /// What no retry could handle, and what to do with it.
     #[command(subcommand)]
     DeadLetters(dead_letters::Action),
+    /// Measure what this machine reaches, as a client sees it.
+    Bench(bench::Bench),
 }
 
 /// Why a command did not do what was asked.
@@ -106,6 +109,7 @@ fn run(action: Action, output: &mut Output) -> Result<Done, Failure> {
         Action::Commands(action) => alone(commands::run(action, output)),
         Action::Events(action) => alone(events::run(action, output)),
         Action::Handlers(action) => handlers::run(action, output),
+        Action::Bench(bench) => alone(bench::run(bench, output)),
         Action::DeadLetters(action) => alone(dead_letters::run(action, output)),
     }
 }
