@@ -8,6 +8,7 @@ pub mod adapter;
 pub mod bundled;
 pub mod cli;
 pub mod codec;
+pub mod command;
 pub mod config;
 pub mod deploy;
 pub mod domain;
