@@ -17,6 +17,7 @@ pub mod event_store;
 pub mod metrics;
 pub mod port;
 pub mod projection;
+pub mod query;
 pub mod relay;
 pub mod sandbox;
 pub mod state;

@@ -1,0 +1,103 @@
+//! What operators look at: consumers and how far behind they are, the relay, dead letters, claims.
+
+use uuid::Uuid;
+
+use super::{Error, Service, history};
+use crate::domain::{Position, Timestamp};
+use crate::port::registry::{ClaimFilter, ClaimRow, DeadLetter};
+use crate::state::{ConsumerProgress, ConsumerState};
+
+/// Name under which the relay tells how far it is.
+pub(super) const RELAY: &str = "event_publisher";
+
+/// A consumer on one partition.
+#[derive(Debug, Clone)]
+pub struct Consumer {
+    pub name: String,
+    pub partition: u16,
+    /// Everything below has had its effect.
+    pub position: u64,
+    /// Events of the log from there to its end.
+    pub lag_events: u64,
+    /// Age of the oldest of them.
+    pub lag_ms: u64,
+    pub state: ConsumerState,
+    pub last_error: Option<String>,
+    pub last_event_at: Option<Timestamp>,
+}
+
+/// Some of a list, and where it goes on.
+#[derive(Debug, Clone)]
+pub struct Page<T, C> {
+    pub items: Vec<T>,
+    pub next: Option<C>,
+}
+
+impl Service {
+    /// Every consumer of this process on every partition, without the relay.
+    pub async fn consumers(&self) -> Result<Vec<Consumer>, Error> {
+        self.progress_of(|name| name != RELAY).await
+    }
+
+    /// The relay on every partition; empty where no relay runs.
+    pub async fn relay(&self) -> Result<Vec<Consumer>, Error> {
+        self.progress_of(|name| name == RELAY).await
+    }
+
+    async fn progress_of(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Consumer>, Error> {
+        let mut consumers = Vec::new();
+        for row in self.sources.progress.consumers() {
+            if wanted(&row.name) {
+                consumers.push(self.measured(row).await?);
+            }
+        }
+        Ok(consumers)
+    }
+
+    async fn measured(&self, row: ConsumerProgress) -> Result<Consumer, Error> {
+        let lag_events = history::distance(row.position, history::end_of(self, row.partition));
+        let oldest = if lag_events == 0 { None } else { self.recorded_at(&row).await? };
+        let now = self.sources.clock.now();
+        Ok(Consumer {
+            lag_ms: oldest.map_or(0, |at| u64::try_from(now.0.saturating_sub(at.0)).unwrap_or(0)),
+            name: row.name,
+            partition: row.partition.0,
+            position: row.position.0,
+            lag_events,
+            state: row.state,
+            last_error: row.last_error,
+            last_event_at: row.last_event_at,
+        })
+    }
+
+    async fn recorded_at(&self, row: &ConsumerProgress) -> Result<Option<Timestamp>, Error> {
+        let read = self.sources.store.read(row.partition, Position(row.position.0), 1).await?;
+        Ok(read.first().map(|record| record.recorded_at))
+    }
+
+    /// Dead letters in a state, by id.
+    pub async fn dead_letters(
+        &self,
+        state: Option<&str>,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Page<DeadLetter, Uuid>, Error> {
+        let items = self.sources.letters.list(state, after, limit + 1).await?;
+        Ok(page(items, limit, |letter| letter.id))
+    }
+
+    /// Rows of the registry, by handler and event.
+    pub async fn claims(&self, mut filter: ClaimFilter) -> Result<Page<ClaimRow, (String, Uuid)>, Error> {
+        let limit = filter.limit;
+        filter.limit = limit + 1;
+        let items = self.sources.registry.rows(&filter).await?;
+        Ok(page(items, limit, |row| (row.handler.clone(), row.event_id)))
+    }
+}
+
+fn page<T, C>(mut items: Vec<T>, limit: usize, cursor: impl Fn(&T) -> C) -> Page<T, C> {
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next = items.last().filter(|_| more).map(cursor);
+    Page { items, next }
+}

@@ -1,0 +1,137 @@
+//! Reads that must see a write: waits until what a token means is decided and projected, within a bound. A write never
+//! fails because a projection is late; a read that cannot wait longer says how far it is (contract §2).
+
+use std::time::Duration;
+
+use super::error::Wanted;
+use super::status::Terminal;
+use super::{Error, Service, Token};
+use crate::domain::{Partition, Position, Timestamp};
+
+/// Where a read gets its answer from, hence whom it waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The log itself: what is decided is there.
+    Log,
+    Instances,
+    Classes,
+    Databases,
+    /// Documents of any projection.
+    Documents,
+}
+
+/// How far the projection was that a read was served from.
+#[derive(Debug, Clone, Default)]
+pub struct Freshness {
+    pub positions: Vec<(Partition, Position)>,
+    /// When the last event it handled was recorded.
+    pub at: Option<Timestamp>,
+}
+
+impl Service {
+    /// Returns once the read may be served, or says how far the projection is when `wait` is over.
+    pub async fn consistent(&self, source: Source, token: Option<&Token>, wait: Duration) -> Result<(), Error> {
+        let Some(token) = token else { return Ok(()) };
+        let deadline = self.sources.clock.monotonic() + wait;
+        let places = match token {
+            Token::Command(id) => match self.decided(*id, deadline).await? {
+                Some(terminal) => terminal.places,
+                None => return Err(self.behind(source, Wanted::Outcome(*id))),
+            },
+            Token::Positions(places) => places.clone(),
+        };
+        let consumers = self.consumers_of(source);
+        for (partition, position) in &places {
+            if self.reached(source, &consumers, *partition, *position) {
+                continue;
+            }
+            let waited = self.within(deadline, self.sources.progress.wait_for(&consumers, *partition, *position)).await;
+            if waited.is_none() {
+                return Err(self.behind(source, Wanted::Positions(places)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The outcome of a command, once it is there; `None` when the wait is over.
+    pub async fn decided(&self, command_id: uuid::Uuid, deadline: Duration) -> Result<Option<Terminal>, Error> {
+        loop {
+            let undecided = match self.terminal(command_id).await? {
+                Ok(terminal) => return Ok(Some(terminal)),
+                Err(undecided) => undecided,
+            };
+            match self.within(deadline, self.sources.completions.wait(undecided)).await {
+                Some(waited) => waited?,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Runs a future until a moment of the monotonic clock.
+    pub(super) async fn within<T>(&self, deadline: Duration, future: impl Future<Output = T>) -> Option<T> {
+        let left = deadline.saturating_sub(self.sources.clock.monotonic());
+        if left.is_zero() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            value = future => Some(value),
+            () = self.sources.clock.sleep(left) => None,
+        }
+    }
+
+    /// The moment `wait` from now.
+    pub fn deadline(&self, wait: Duration) -> Duration {
+        self.sources.clock.monotonic() + wait
+    }
+
+    /// How far the projection behind a read is.
+    pub fn freshness(&self, source: Source) -> Freshness {
+        let consumers = self.consumers_of(source);
+        if consumers.is_empty() {
+            let positions = self.all_partitions().map(|p| (p, self.sources.store.end(p))).collect();
+            return Freshness { positions, at: None };
+        }
+        let rows = self.sources.progress.consumers();
+        let mine = || rows.iter().filter(|row| consumers.contains(&row.name));
+        Freshness {
+            positions: self.reached_positions(&consumers),
+            at: mine().filter_map(|row| row.last_event_at).max(),
+        }
+    }
+
+    fn reached_positions(&self, consumers: &[String]) -> Vec<(Partition, Position)> {
+        let progress = &self.sources.progress;
+        self.all_partitions().map(|p| (p, progress.least(consumers, p).unwrap_or_default())).collect()
+    }
+
+    fn reached(&self, source: Source, consumers: &[String], partition: Partition, position: Position) -> bool {
+        match source {
+            Source::Log => self.sources.store.end(partition) > position,
+            _ => self.sources.progress.least(consumers, partition).is_some_and(|least| least > position),
+        }
+    }
+
+    fn behind(&self, source: Source, wanted: Wanted) -> Error {
+        Error::Behind { wanted, reached: self.freshness(source).positions }
+    }
+
+    fn consumers_of(&self, source: Source) -> Vec<String> {
+        let name = match source {
+            Source::Log => return Vec::new(),
+            Source::Instances => "projection_worker:instance_events",
+            Source::Classes => "projection_worker:ontology_events",
+            Source::Databases => "projection_worker:database_events",
+            Source::Documents => return self.projections(),
+        };
+        vec![name.to_owned()]
+    }
+
+    /// Every projection: which of them writes a collection is not known here.
+    fn projections(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.sources.progress.consumers().into_iter().map(|row| row.name).collect();
+        names.dedup();
+        names.retain(|name| !name.ends_with("_worker") && name != super::admin::RELAY);
+        names
+    }
+}

@@ -1,0 +1,124 @@
+//! The read model: instances, classes, databases, and the documents of any other projection.
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::{Error, Service, What};
+use crate::domain::{ClassName, DatabaseName, InstanceId};
+use crate::port::read_model::{Document, DocumentKey, Edge, Filter, Node, Query};
+
+/// The build of a projection that reads are served from.
+const LIVE: &str = "live";
+
+/// What a list is narrowed by.
+#[derive(Debug, Clone, Default)]
+pub struct Search {
+    /// Words that must all occur.
+    pub text: Option<String>,
+    pub filters: Vec<Filter>,
+    /// `next` of the page before.
+    pub after: Option<String>,
+    pub limit: usize,
+}
+
+/// One page of documents.
+#[derive(Debug, Clone)]
+pub struct Documents {
+    pub documents: Vec<Document>,
+    /// `after` of the next page, when there is more.
+    pub next: Option<String>,
+}
+
+impl Service {
+    /// One instance.
+    pub async fn instance(&self, db: &DatabaseName, class: &ClassName, id: &InstanceId) -> Result<Document, Error> {
+        let key = format!("{db}:{class}:{id}");
+        self.document("instances", &key).await?.ok_or(Error::NotFound { what: What::Instance, id: key })
+    }
+
+    /// Instances of a class, by id.
+    pub async fn instances(&self, db: &DatabaseName, class: &ClassName, search: Search) -> Result<Documents, Error> {
+        self.list("instances", format!("{db}:{class}:"), search).await
+    }
+
+    /// One class.
+    pub async fn class(&self, db: &DatabaseName, class: &ClassName) -> Result<Document, Error> {
+        let key = format!("{db}:{class}");
+        self.document("classes", &key).await?.ok_or(Error::NotFound { what: What::Class, id: key })
+    }
+
+    /// Classes of a database, by name.
+    pub async fn classes(&self, db: &DatabaseName, search: Search) -> Result<Documents, Error> {
+        self.list("classes", format!("{db}:"), search).await
+    }
+
+    /// Whether a database is there.
+    pub async fn database_exists(&self, db: &DatabaseName) -> Result<bool, Error> {
+        Ok(self.document("databases", db.as_str()).await?.is_some())
+    }
+
+    /// Databases, by name; only these when `allowed` is given.
+    pub async fn databases(&self, allowed: Option<&[String]>, search: Search) -> Result<Documents, Error> {
+        let Some(allowed) = allowed else { return self.list("databases", String::new(), search).await };
+        let mut names: Vec<&String> =
+            allowed.iter().filter(|name| search.after.as_ref().is_none_or(|after| *name > after)).collect();
+        names.sort_unstable();
+        names.dedup();
+        let more = names.len() > search.limit;
+        names.truncate(search.limit);
+        let next = names.last().filter(|_| more).map(ToString::to_string);
+        let keys: Vec<DocumentKey> = names.iter().map(|name| key("databases", name)).collect();
+        let found = self.sources.read_model.documents(LIVE, &keys).await?;
+        Ok(Documents { documents: found.into_iter().flatten().collect(), next })
+    }
+
+    /// One document of any collection.
+    pub async fn document(&self, collection: &str, id: &str) -> Result<Option<Document>, Error> {
+        let found = self.sources.read_model.documents(LIVE, &[key(collection, id)]).await?;
+        Ok(found.into_iter().next().flatten())
+    }
+
+    /// Documents of any collection, by id. Ids in `after` and `next` are without the prefix.
+    pub async fn list(&self, collection: &str, id_prefix: String, search: Search) -> Result<Documents, Error> {
+        let limit = search.limit;
+        let query = Query {
+            build: LIVE.into(),
+            collection: collection.into(),
+            text: search.text,
+            filters: search.filters,
+            after: search.after.map(|after| format!("{id_prefix}{after}")),
+            limit: limit + 1,
+            id_prefix: id_prefix.clone(),
+        };
+        let mut documents = self.sources.read_model.search(&query).await?;
+        let more = documents.len() > limit;
+        documents.truncate(limit);
+        let last = documents.last().filter(|_| more);
+        let next = last.map(|document| document.key.id.strip_prefix(&id_prefix).unwrap_or(&document.key.id).to_owned());
+        Ok(Documents { documents, next })
+    }
+
+    /// Edges that leave or reach a node of the graph.
+    pub async fn edges(
+        &self,
+        node: &Node,
+        outgoing: bool,
+        after: Option<&Edge>,
+        limit: usize,
+    ) -> Result<Vec<Edge>, Error> {
+        Ok(self.sources.read_model.edges(LIVE, node, outgoing, after, limit).await?)
+    }
+}
+
+fn key(collection: &str, id: &str) -> DocumentKey {
+    DocumentKey { collection: collection.into(), id: id.into() }
+}
+
+/// Bodies of a page, for an answer.
+impl Documents {
+    /// The documents as they were projected.
+    pub fn bodies(&self) -> Vec<Arc<RawValue>> {
+        self.documents.iter().map(|document| document.body.clone()).collect()
+    }
+}
