@@ -5,6 +5,7 @@
 //! query → api → adapter → app, cli.
 
 pub mod adapter;
+pub mod api;
 pub mod bundled;
 pub mod cli;
 pub mod codec;

@@ -1,0 +1,57 @@
+//! The OpenAPI 3.1 document, generated from the routes' own annotations. A test compares it with the router.
+
+use std::sync::OnceLock;
+
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use super::{admin, commands, health, history, instances, ontology};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Carryall",
+        description = "Event sourcing and CQRS host. Errors are RFC 9457 `application/problem+json`.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    paths(
+        health::health, health::ready, health::metrics, document,
+        commands::send, commands::status,
+        ontology::create_database, ontology::list_databases, ontology::database_exists, ontology::delete_database,
+        ontology::create_class, ontology::list_classes, ontology::get_class, ontology::update_class,
+        ontology::delete_class,
+        instances::create, instances::update, instances::remove, instances::bulk_create, instances::get,
+        instances::list,
+        history::aggregate, history::aggregate_events, history::event, history::events,
+        admin::dead_letters, admin::retry, admin::discard, admin::claims, admin::release, admin::consumers,
+        admin::relay, admin::operation, admin::cancel_operation,
+    ),
+    components(schemas(super::dto::ProblemBody)),
+    modifiers(&Operator),
+)]
+struct Document;
+
+/// The bearer token that `/admin/v1` always needs.
+struct Operator;
+
+impl Modify for Operator {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        document.components.get_or_insert_with(Default::default).add_security_scheme("operator", scheme);
+    }
+}
+
+/// The document as JSON, made once.
+pub fn text() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| Document::openapi().to_json().expect("the document is made of plain values"))
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "probes", responses((status = 200, body = Object)))]
+pub async fn document() -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], text()).into_response()
+}
