@@ -26,6 +26,9 @@ mod types;
 mod wasi;
 mod wit_0_1;
 
+#[cfg(test)]
+mod tests;
+
 pub use catalog::{Active, ActiveHandler, Catalog, CatalogError};
 pub use describe::{Collection, Contract, Description, Ordering, Version};
 pub use engine::{Options, Sandbox};

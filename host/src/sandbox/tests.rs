@@ -1,0 +1,118 @@
+//! The sandbox against components that do what no handler should (`tests/abuse`).
+#![allow(clippy::unwrap_used)]
+
+mod abuse;
+mod active;
+mod descriptions;
+mod determinism;
+mod loading;
+
+use std::path::PathBuf;
+use std::process::Command as Process;
+use std::sync::{Arc, OnceLock};
+
+use super::*;
+use crate::domain::Timestamp;
+
+const NOW: Timestamp = Timestamp(1_765_929_600_123);
+const CONTEXT: CallContext = CallContext { now: NOW, seed: (7, 9) };
+
+/// A component of `tests/abuse`, built once for each test run.
+fn component(name: &str) -> Vec<u8> {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+        let build = ["build", "--package", "carryall-abuse", "--examples", "--locked"];
+        let status = Process::new(env!("CARGO"))
+            .args(build)
+            .args(["--target", "wasm32-wasip2", "--profile", "handler"])
+            .current_dir(&workspace)
+            .status()
+            .unwrap();
+        assert!(status.success(), "the bad components do not build: is the wasm target there (cargo xtask handlers)?");
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+        target.join("wasm32-wasip2/handler/examples")
+    });
+    std::fs::read(folder.join(name).with_extension("wasm")).unwrap()
+}
+
+fn sandbox() -> &'static Sandbox {
+    static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
+    SANDBOX.get_or_init(|| Sandbox::new(Options::default()).unwrap())
+}
+
+fn decider() -> Arc<Handler> {
+    static DECIDER: OnceLock<Arc<Handler>> = OnceLock::new();
+    DECIDER.get_or_init(|| sandbox().load(&component("decider")).unwrap()).clone()
+}
+
+fn command<'a>(name: &'a str, payload: &'a str) -> Command<'a> {
+    Command {
+        id: "7f2d6a3e-9d53-4c8e-a4a1-64a6d6f5b0aa",
+        name,
+        target: AggregateRef { kind: "Thing", id: "t-1" },
+        expected_seq: Some(3),
+        payload,
+        actor: Some("somebody"),
+        headers: &[Header { name: "correlation_id", value: "c-1" }],
+    }
+}
+
+fn event<'a>(name: &'a str, data: &'a str) -> RecordedEvent<'a> {
+    RecordedEvent {
+        id: "0d8f3c52-0000-4000-8000-000000000001",
+        name,
+        schema_version: "1.0.0",
+        source: AggregateRef { kind: "Thing", id: "t-1" },
+        seq: 2,
+        at: NOW,
+        data,
+        headers: &[],
+    }
+}
+
+fn decide_with(context: CallContext, name: &str, payload: &str) -> Result<Verdict, Failure> {
+    decider().decision(context)?.decide(None, &command(name, payload), &[])
+}
+
+fn decide(name: &str, payload: &str) -> Result<Verdict, Failure> {
+    decide_with(CONTEXT, name, payload)
+}
+
+/// The data of the only event of an accepted decision.
+fn noted(verdict: Result<Verdict, Failure>) -> String {
+    match verdict.unwrap() {
+        Verdict::Accepted(outcome) if outcome.events.len() == 1 => outcome.events[0].data.as_str().to_owned(),
+        other => panic!("one event was expected: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_limit<T: std::fmt::Debug>(result: Result<T, Failure>, wanted: LimitKind) {
+    match result {
+        Err(Failure::Limit { which, message }) => assert_eq!(which, wanted, "{message}"),
+        other => panic!("the {wanted} limit was expected: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_trap<T: std::fmt::Debug>(result: Result<T, Failure>, words: &str) {
+    match result {
+        Err(Failure::Trap { message }) => {
+            assert!(message.contains(words), "{message:?} does not say {words:?}");
+            assert!(message.len() < 300 && !message.contains(".rs"), "{message:?} is long or names a file");
+        }
+        other => panic!("a trap was expected: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_fault<T: std::fmt::Debug>(result: Result<T, Failure>, wanted: &str, words: &str) {
+    match result {
+        Err(Failure::Fault { code, message }) => {
+            assert_eq!(code, wanted, "{message}");
+            assert!(message.contains(words), "{message:?} does not say {words:?}");
+        }
+        other => panic!("a fault was expected: {other:?}"),
+    }
+}

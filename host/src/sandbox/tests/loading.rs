@@ -1,0 +1,73 @@
+//! What is refused at the door, and in which words.
+
+use super::*;
+use crate::domain::Digest;
+
+#[test]
+fn a_component_is_known_by_its_digest_and_describes_itself() {
+    let bytes = component("decider");
+    let handler = decider();
+    assert_eq!(handler.digest(), Digest::of(&bytes));
+    assert_eq!(handler.world(), World::Instance);
+    assert_eq!(handler.world().to_string(), "instance-handler");
+    assert_eq!((handler.description().name.as_str(), handler.description().version.as_str()), ("abuse", "0.1.0"));
+    assert_eq!(sandbox().load(&component("projector")).unwrap().world(), World::Projection);
+    assert_eq!(sandbox().load(&component("upcaster")).unwrap().world(), World::Upcaster);
+}
+
+#[test]
+fn what_is_no_component_is_refused() {
+    let core_module = b"\0asm\x01\0\0\0";
+    let mut cut = component("upcaster");
+    cut.truncate(cut.len() / 2);
+    for bytes in [&b""[..], b"hello", b"\0asm", core_module, &cut] {
+        match sandbox().load(bytes) {
+            Err(Error::NotAComponent { message }) => assert!(!message.is_empty()),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_component_that_is_too_large_is_not_looked_at() {
+    let limits = Limits { component_bytes_max: 1_000, ..Limits::default() };
+    let sandbox = Sandbox::new(Options { limits, cache_folder: None }).unwrap();
+    assert!(matches!(sandbox.load(&component("decider")), Err(Error::TooLarge { max: 1_000, .. })));
+}
+
+#[test]
+fn the_network_is_refused_by_name() {
+    match sandbox().load(&component("sockets")) {
+        Err(Error::RefusedImport { name, .. }) => assert!(name.starts_with("wasi:sockets/"), "{name}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn exports_must_fit_exactly_one_world() {
+    for name in ["two_worlds", "no_world"] {
+        match sandbox().load(&component(name)) {
+            Err(Error::UnknownWorld { exports }) => assert_eq!(exports.is_empty(), name == "no_world", "{exports:?}"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+/// `(component (core module (table 1000000 funcref)))`, `(… (memory 2000))` and `(… (memory 1 1 shared))`, by hand.
+#[test]
+fn a_module_that_declares_more_than_its_limits_is_refused() {
+    let component_of = |section: &[u8]| {
+        let module = [b"\0asm\x01\0\0\0", section].concat();
+        let size = u8::try_from(module.len()).unwrap();
+        [b"\0asm\x0d\0\x01\0", &[1u8, size][..], &module].concat()
+    };
+    let table = component_of(&[4, 6, 1, 0x70, 0, 0xc0, 0x84, 0x3d]);
+    let memory = component_of(&[5, 4, 1, 0, 0xd0, 0x0f]);
+    let shared = component_of(&[5, 4, 1, 3, 1, 1]);
+    for (bytes, word) in [(table, "table"), (memory, "memory"), (shared, "thread")] {
+        match sandbox().load(&bytes) {
+            Err(Error::NotAComponent { message }) => assert!(message.contains(word), "{message}"),
+            other => panic!("{word}: {other:?}"),
+        }
+    }
+}

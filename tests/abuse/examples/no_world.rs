@@ -1,0 +1,2 @@
+//! A component that exports nothing at all.
+#![cfg(target_family = "wasm")]
