@@ -71,3 +71,32 @@ fn a_module_that_declares_more_than_its_limits_is_refused() {
         }
     }
 }
+
+#[test]
+fn compiled_code_is_kept_and_a_damaged_entry_is_compiled_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = component("upcaster");
+    let upcast = || {
+        let options = Options { cache_folder: Some(folder.path().to_owned()), ..Options::default() };
+        let handler = Sandbox::new(options).unwrap().load(&bytes).unwrap();
+        let stored = StoredRef { name: "NOTED", schema_version: "1", data: "1" };
+        assert_eq!(handler.upcast(stored).unwrap().len(), 2);
+    };
+    let entries = || {
+        let engine = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+        let entries = std::fs::read_dir(engine).unwrap().map(|entry| entry.unwrap().path());
+        entries.map(|path| (path.clone(), std::fs::metadata(path).unwrap().modified().unwrap())).collect::<Vec<_>>()
+    };
+    upcast();
+    let first = entries();
+    assert_eq!(first.len(), 1);
+    upcast();
+    assert_eq!(entries(), first, "the second start compiled again");
+    let good = std::fs::read(&first[0].0).unwrap();
+    let mut bad = good.clone();
+    bad[good.len() / 2] ^= 0x40;
+    std::fs::write(&first[0].0, bad).unwrap();
+    upcast();
+    assert_eq!(std::fs::read(&first[0].0).unwrap().len(), good.len(), "the damaged entry was not replaced");
+    upcast();
+}
