@@ -1,0 +1,273 @@
+//! Which consumers a process runs: those of its roles for the bundled domain, and one for each aggregate type of a
+//! loaded handler, started as soon as the handler is active.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::parts::Parts;
+use super::supervisor::Supervisor;
+use crate::config::{Config, Role};
+use crate::domain::{Partition, command_topic, event_topic};
+use crate::projection::{self, Projector};
+use crate::relay::{self, Relay};
+use crate::sandbox::{Active, World};
+use crate::worker::{self, Worker};
+
+/// Name of the bundled projection handler: its consumers have fixed names (contract §4).
+const BUNDLED_PROJECTION: &str = "projection";
+/// Commands or events a consumer handles at once.
+const BATCH_MAX: usize = 512;
+/// How often the relay stores its checkpoint while it moves.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One consumer that should run.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Plan {
+    Worker { consumer: String, topics: Vec<String>, attempts_max: u32 },
+    Projector { consumer: String, handler: String, topic: String, kind: Option<String> },
+}
+
+/// The consumers of this process.
+pub struct Consumers {
+    names: BTreeSet<String>,
+    pub relay: relay::Statuses,
+}
+
+#[derive(Clone)]
+struct Starter {
+    config: Arc<Config>,
+    parts: Arc<Shared>,
+    supervisor: Supervisor,
+    running: Arc<Mutex<BTreeSet<Plan>>>,
+}
+
+struct Shared {
+    worker: worker::Parts,
+    projection: projection::Parts,
+}
+
+impl Consumers {
+    /// Starts the relay, the consumers of this process's roles, and the watch for handlers that come later.
+    pub async fn start(config: &Config, parts: &Parts, supervisor: &Supervisor) -> anyhow::Result<Consumers> {
+        let starter = Starter {
+            config: Arc::new(config.clone()),
+            parts: Arc::new(Shared { worker: worker_parts(parts), projection: projection_parts(parts) }),
+            supervisor: supervisor.clone(),
+            running: Arc::default(),
+        };
+        let relay = start_relay(config, parts, supervisor).await?;
+        let bundled = bundled(config);
+        let names = bundled.iter().map(|plan| plan.consumer().to_owned()).collect();
+        for plan in bundled {
+            starter.start(plan).await?;
+        }
+        let changes = parts.catalog.changes();
+        starter.start_loaded(&parts.catalog.active()).await?;
+        let catalog = parts.catalog.clone();
+        let stop = supervisor.signal();
+        supervisor.spawn("loaded handlers", async move {
+            let mut changes = changes;
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return anyhow::Ok(()),
+                    changed = changes.changed() => if changed.is_err() { return Ok(()) },
+                }
+                changes.borrow_and_update();
+                starter.start_loaded(&catalog.active()).await?;
+            }
+        });
+        Ok(Consumers { names, relay })
+    }
+
+    /// Names of the consumers that must run for the process to be ready.
+    pub fn names(&self) -> BTreeSet<String> {
+        self.names.clone()
+    }
+}
+
+impl Plan {
+    fn consumer(&self) -> &str {
+        match self {
+            Plan::Worker { consumer, .. } | Plan::Projector { consumer, .. } => consumer,
+        }
+    }
+}
+
+/// The consumers of the bundled domain that this process's roles ask for.
+fn bundled(config: &Config) -> Vec<Plan> {
+    let mut plans = Vec::new();
+    if config.roles.contains(&Role::InstanceWorker) {
+        plans.push(Plan::Worker {
+            consumer: "instance_worker".into(),
+            topics: vec!["instance_commands".into()],
+            attempts_max: config.instance_attempts_max,
+        });
+    }
+    if config.roles.contains(&Role::OntologyWorker) {
+        plans.push(Plan::Worker {
+            consumer: "ontology_worker".into(),
+            topics: vec!["ontology_commands".into(), "database_commands".into()],
+            attempts_max: config.ontology_attempts_max,
+        });
+    }
+    if config.roles.contains(&Role::ProjectionWorker) {
+        for topic in ["instance_events", "ontology_events", "database_events"] {
+            plans.push(projector(BUNDLED_PROJECTION, topic.into(), None));
+        }
+    }
+    plans
+}
+
+fn projector(handler: &str, topic: String, kind: Option<String>) -> Plan {
+    let consumer = match &kind {
+        None => format!("projection_worker:{topic}"),
+        Some(kind) => format!("{handler}:{kind}"),
+    };
+    Plan::Projector { consumer, handler: handler.to_owned(), topic, kind }
+}
+
+/// The consumers that the active handlers ask for besides the bundled ones.
+fn loaded(config: &Config, active: &Active) -> Vec<Plan> {
+    let mut plans = Vec::new();
+    for handler in active.iter() {
+        for kind in &handler.handler.description().kinds {
+            let bundled = matches!(kind.as_str(), "Instance" | "InstanceBatch" | "OntologyClass" | "Database");
+            match handler.handler.world() {
+                World::Instance | World::Ontology if !bundled && config.roles.contains(&Role::InstanceWorker) => {
+                    plans.push(Plan::Worker {
+                        consumer: format!("{}:{kind}", handler.name),
+                        topics: vec![command_topic(kind)],
+                        attempts_max: config.instance_attempts_max,
+                    });
+                }
+                World::Projection if config.roles.contains(&Role::ProjectionWorker) => {
+                    let is_bundled_handler = &*handler.name == BUNDLED_PROJECTION;
+                    let kind_limit = (!is_bundled_handler).then(|| kind.to_string());
+                    plans.push(projector(&handler.name, event_topic(kind), kind_limit));
+                }
+                _ => {}
+            }
+        }
+    }
+    plans
+}
+
+impl Starter {
+    async fn start_loaded(&self, active: &Active) -> anyhow::Result<()> {
+        for plan in loaded(&self.config, active) {
+            self.start(plan).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a consumer on every partition, unless it runs.
+    async fn start(&self, plan: Plan) -> anyhow::Result<()> {
+        if !self.running.lock().insert(plan.clone()) {
+            return Ok(());
+        }
+        for partition in (0..self.parts.worker.events.partitions()).map(Partition) {
+            let stop = self.supervisor.signal();
+            let name = format!("{} on partition {partition}", plan.consumer());
+            self.start_on(&plan, partition, name, stop).await?;
+        }
+        Ok(())
+    }
+
+    async fn start_on(
+        &self,
+        plan: &Plan,
+        partition: Partition,
+        name: String,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let lease_ms = i64::try_from(self.config.lease_ms)?;
+        match plan {
+            Plan::Worker { consumer, topics, attempts_max } => {
+                let options = worker::Options {
+                    consumer: consumer.clone(),
+                    topics: topics.clone(),
+                    attempts_max: *attempts_max,
+                    lease_ms,
+                    heartbeat_interval: Duration::from_millis(self.config.heartbeat_ms),
+                    batch_max: BATCH_MAX,
+                };
+                let worker = Worker::open(options, self.parts.worker.clone(), partition).await?;
+                self.supervisor.spawn(name, worker.run(stop));
+            }
+            Plan::Projector { consumer, handler, topic, kind } => {
+                let options = projection::Options {
+                    consumer: consumer.clone(),
+                    handler: handler.clone(),
+                    topic: topic.clone(),
+                    kind: kind.clone(),
+                    attempts_max: self.config.projection_attempts_max,
+                    lease_ms,
+                    batch_max: BATCH_MAX,
+                };
+                let projector = Projector::open(options, self.parts.projection.clone(), partition).await?;
+                self.supervisor.spawn(name, projector.run(stop));
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn start_relay(config: &Config, parts: &Parts, supervisor: &Supervisor) -> anyhow::Result<relay::Statuses> {
+    let statuses = relay::Statuses::default();
+    if !config.roles.contains(&Role::Relay) {
+        return Ok(statuses);
+    }
+    for partition in (0..parts.events.partitions()).map(Partition) {
+        let options = relay::Options {
+            batch_max: config.publisher.batch_events,
+            checkpoint_interval: CHECKPOINT_INTERVAL,
+            metrics_log_interval: Duration::from_millis(config.publisher.metrics_log_interval_ms),
+        };
+        let relay = Relay::open(
+            options,
+            parts.events.clone(),
+            parts.objects.clone(),
+            parts.bus.clone(),
+            parts.clock.clone(),
+            statuses.clone(),
+            partition,
+        )
+        .await?;
+        supervisor.spawn(format!("relay on partition {partition}"), relay.run(supervisor.signal()));
+    }
+    Ok(statuses)
+}
+
+fn worker_parts(parts: &Parts) -> worker::Parts {
+    worker::Parts {
+        events: parts.events.clone(),
+        states: parts.states.clone(),
+        registry: parts.registry.clone(),
+        read_model: parts.read_model.clone(),
+        bus: parts.bus.clone(),
+        clock: parts.clock.clone(),
+        parking: parts.parking.clone(),
+        progress: parts.progress.clone(),
+        metrics: parts.metrics.clone(),
+        owner: parts.owner.clone(),
+    }
+}
+
+fn projection_parts(parts: &Parts) -> projection::Parts {
+    projection::Parts {
+        events: parts.events.clone(),
+        catalog: parts.catalog.clone(),
+        registry: parts.registry.clone(),
+        read_model: parts.read_model.clone(),
+        bus: parts.bus.clone(),
+        clock: parts.clock.clone(),
+        parking: parts.parking.clone(),
+        progress: parts.progress.clone(),
+        metrics: parts.metrics.clone(),
+        owner: parts.owner.clone(),
+    }
+}

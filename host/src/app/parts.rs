@@ -1,0 +1,136 @@
+//! The parts of a process, opened in the order they depend on one another.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::supervisor::Supervisor;
+use crate::adapter::fs::FolderStore;
+use crate::adapter::sqlite::Database;
+use crate::adapter::system_clock::SystemClock;
+use crate::bundled;
+use crate::config::Config;
+use crate::deploy::{self, Deployments};
+use crate::domain::Partition;
+use crate::event_store::{self, EventStore};
+use crate::metrics::Metrics;
+use crate::port::bus::{Bus, InProcessBus};
+use crate::port::clock::Clock;
+use crate::port::object_store::ObjectStore;
+use crate::port::read_model::ReadModel;
+use crate::port::registry::{DeadLetters, Owner, Registry};
+use crate::sandbox::{Catalog, Sandbox};
+use crate::state::{Completions, Parking, Progress, States};
+
+/// Bytes of folded states kept in memory.
+const STATES_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Everything the services of a process share.
+pub struct Parts {
+    pub events: EventStore,
+    pub objects: Arc<dyn ObjectStore>,
+    pub registry: Arc<dyn Registry>,
+    pub letters: Arc<dyn DeadLetters>,
+    pub read_model: Arc<dyn ReadModel>,
+    pub bus: Arc<dyn Bus>,
+    pub clock: Arc<dyn Clock>,
+    pub catalog: Arc<Catalog>,
+    pub deployments: Deployments,
+    pub states: States,
+    pub parking: Parking,
+    pub progress: Progress,
+    pub completions: Completions,
+    pub metrics: Metrics,
+    pub owner: Owner,
+}
+
+impl Parts {
+    /// Opens everything, rebuilds what must be rebuilt, deploys the bundled handlers at the first start.
+    pub async fn open(config: &Config, supervisor: &Supervisor) -> anyhow::Result<Parts> {
+        let metrics = Metrics::new();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        std::fs::create_dir_all(&config.data_dir)
+            .with_context(|| format!("cannot create the data folder {}", config.data_dir.display()))?;
+        let objects: Arc<dyn ObjectStore> = Arc::new(FolderStore::open(&config.store_dir, &metrics).await?);
+        let database = Database::open(&config.data_dir.join(DATABASE_FILE)).await?;
+        let options = event_store::Options {
+            writer: config.owner.clone(),
+            partitions: config.partitions,
+            ..event_store::Options::default()
+        };
+        let (events, tasks, report) =
+            EventStore::open(options, objects.clone(), database.index(), clock.clone(), &metrics).await?;
+        if let Some(why) = report.rebuilt {
+            tracing::warn!(?why, events = report.folded_events, "the database was rebuilt from the log");
+        }
+        for task in tasks {
+            supervisor.spawn(task.name, task.future);
+        }
+        let cache_folder = Some(config.data_dir.join("cache").join("components"));
+        let sandbox = Sandbox::new(crate::sandbox::Options { cache_folder, ..Default::default() })?;
+        let catalog = Arc::new(Catalog::default());
+        let deployments = Deployments::open(deploy::Parts {
+            events: events.clone(),
+            objects: objects.clone(),
+            sandbox,
+            catalog: catalog.clone(),
+            clock: clock.clone(),
+        })
+        .await?;
+        deployments.ensure_bundled(bundled::HANDLERS).await?;
+        let letters = database.dead_letters();
+        let registry = database.registry();
+        let parking = Parking::open(events.clone(), letters.clone(), registry.clone(), clock.clone()).await?;
+        let parts = Parts {
+            states: States::new(events.clone(), catalog.clone(), STATES_BYTES_MAX),
+            completions: Completions::new(events.clone()),
+            bus: Arc::new(InProcessBus::default()),
+            owner: Owner { name: config.owner.clone(), run: next_run(&config.data_dir)? },
+            read_model: database.read_model(),
+            progress: Progress::default(),
+            events,
+            objects,
+            registry,
+            letters,
+            clock,
+            catalog,
+            deployments,
+            parking,
+            metrics,
+        };
+        parts.follow(supervisor);
+        Ok(parts)
+    }
+
+    /// Starts what follows the log's end for the other parts.
+    fn follow(&self, supervisor: &Supervisor) {
+        for partition in (0..self.events.partitions()).map(Partition) {
+            let stop = supervisor.signal();
+            supervisor.spawn("completions", self.completions.clone().follow(partition, stop.clone()));
+            supervisor.spawn("dead letters", self.parking.clone().follow(partition, stop.clone()));
+            supervisor.spawn("deployments", self.deployments.clone().follow(partition, stop));
+        }
+    }
+
+    /// Closes the log; everything that appends has stopped before.
+    pub async fn close(&self) {
+        self.events.close().await;
+    }
+}
+
+/// The embedded database: derived, can be deleted at any time.
+pub const DATABASE_FILE: &str = "carryall.db";
+
+/// Number of this run of this data folder, so that claims of earlier runs are taken over at once.
+fn next_run(data_dir: &Path) -> anyhow::Result<u64> {
+    let path = data_dir.join("run");
+    let last = match std::fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().unwrap_or(0),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let run: u64 = last + 1;
+    std::fs::write(&path, format!("{run}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(run)
+}

@@ -1,0 +1,89 @@
+//! Owns the tasks of the process: each has a name and a stop signal, and one that fails for good stops the process with
+//! its error, since a host that lacks a part silently would break its promises.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api;
+
+#[derive(Debug)]
+struct Inner {
+    tasks: TaskTracker,
+    /// Told to consumers and followers when the listener has drained.
+    stop: CancellationToken,
+    /// Stops the whole process.
+    process: CancellationToken,
+    failures: Mutex<Vec<String>>,
+}
+
+/// The tasks of one process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Supervisor(Arc<Inner>);
+
+impl Supervisor {
+    /// `process` is cancelled when a task fails.
+    pub fn new(process: CancellationToken) -> Supervisor {
+        Supervisor(Arc::new(Inner {
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            process,
+            failures: Mutex::default(),
+        }))
+    }
+
+    /// The signal that tells tasks to finish.
+    pub fn signal(&self) -> CancellationToken {
+        self.0.stop.clone()
+    }
+
+    /// Runs a task that ends by itself after the stop signal.
+    pub fn spawn<E: Display + Send + 'static>(
+        &self,
+        name: impl Into<String>,
+        task: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
+        let (inner, name) = (self.0.clone(), name.into());
+        self.0.tasks.spawn(async move {
+            // A panic is a failure like any other: it must not leave the process without the part.
+            let ended = tokio::spawn(task).await;
+            let failure = match ended {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(panic) => panic.to_string(),
+            };
+            tracing::error!(task = name, failure, "a part of this process failed; the process stops");
+            inner.failures.lock().push(format!("{name}: {failure}"));
+            inner.process.cancel();
+        });
+    }
+
+    /// Tells all tasks to finish and waits for them.
+    pub async fn stop(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// The failures, if there were any.
+    pub fn result(&self) -> anyhow::Result<()> {
+        let failures = self.0.failures.lock();
+        anyhow::ensure!(failures.is_empty(), "{}", failures.join("; "));
+        Ok(())
+    }
+
+    /// For readiness.
+    pub fn part(&self) -> api::Part {
+        let failures = self.0.failures.lock();
+        let stopping = self.0.process.is_cancelled();
+        let detail = match (failures.is_empty(), stopping) {
+            (false, _) => failures.join("; "),
+            (true, true) => "draining".to_owned(),
+            (true, false) => format!("{} tasks run", self.0.tasks.len()),
+        };
+        api::Part { name: "process".into(), ready: failures.is_empty() && !stopping, detail }
+    }
+}
