@@ -150,3 +150,6 @@ impl Held {
         self.entries.values().filter(|entry| !entry.parked).map(|entry| entry.first.position).min()
     }
 }
+
+#[cfg(test)]
+mod tests;
