@@ -304,7 +304,6 @@ impl Projected {
             }
             Write::RemoveNode(node) => {
                 self.nodes.remove(&node.id);
-                self.edges.retain(|(source, _), _| *source != node.id);
             }
             Write::SetEdges(edges) => {
                 let targets = edges.targets.into_iter().map(|node| node.id).collect();

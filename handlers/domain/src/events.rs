@@ -50,6 +50,8 @@ pub struct InstanceDeleted {
     pub db_name: String,
     pub class_id: String,
     pub instance_id: String,
+    /// The predicates that had references, so that a graph knows which edges end.
+    pub predicates: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

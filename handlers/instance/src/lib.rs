@@ -84,7 +84,9 @@ impl InstanceHandler for Instance {
             (Command::CreateBatch(rows), None) => batch::decide(context, target, &command.id, rows),
             (Command::Create(_) | Command::CreateBatch(_), Some(_)) => Ok(refuse("already-exists", "this id is taken")),
             (Command::Update(write), Some(State::Instance(instance))) => update(context, target, instance, write),
-            (Command::Delete(_), Some(State::Instance(_))) => Ok(Decision::accept(Event::Deleted(deleted(target)))),
+            (Command::Delete(_), Some(State::Instance(instance))) => {
+                Ok(Decision::accept(Event::Deleted(deleted(target, instance))))
+            }
             (Command::Update(_) | Command::Delete(_), None) => {
                 Ok(refuse("not-found", "this instance does not exist, or not any more"))
             }
@@ -153,8 +155,13 @@ fn update(
     })
 }
 
-fn deleted(target: Target<'_>) -> InstanceDeleted {
-    InstanceDeleted { db_name: target.db.into(), class_id: target.class.into(), instance_id: target.id.into() }
+fn deleted(target: Target<'_>, instance: &InstanceWritten) -> InstanceDeleted {
+    InstanceDeleted {
+        db_name: target.db.into(),
+        class_id: target.class.into(),
+        instance_id: target.id.into(),
+        predicates: instance.relationships.keys().cloned().collect(),
+    }
 }
 
 /// The whole instance as it will be recorded, or what is wrong with it.

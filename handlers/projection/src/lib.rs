@@ -113,7 +113,13 @@ impl ProjectionHandler for Projection {
                 write_instance(event, written, &created_at, &at)
             }
             Event::InstanceDeleted(deleted) => {
-                Ok(vec![Write::remove(INSTANCES, id), Write::RemoveNode(Node::new(&deleted.class_id, id))])
+                let node = Node::new(&deleted.class_id, id);
+                let mut writes = vec![Write::remove(INSTANCES, id), Write::RemoveNode(node.clone())];
+                for predicate in &deleted.predicates {
+                    let (source, predicate) = (node.clone(), predicate.clone());
+                    writes.push(Write::SetEdges(Edges { source, predicate, targets: Vec::new() }));
+                }
+                Ok(writes)
             }
             // Its rows are events of their own instances.
             Event::BatchAccepted(_) => Ok(Vec::new()),
