@@ -53,11 +53,13 @@ impl InstanceHandler for Instance {
         };
         let mut wanted = match (&command.body, state) {
             (Command::Create(write), None) => {
-                let mut wanted = references::wanted(target, have, &write.data)?;
+                let mut wanted = references::wanted(target, have, &write.data, None)?;
                 wanted.push(Aggregate::new(DATABASE, target.db));
                 wanted
             }
-            (Command::Update(write), Some(_)) => references::wanted(target, have, &write.data)?,
+            (Command::Update(write), Some(State::Instance(before))) => {
+                references::wanted(target, have, &write.data, Some(before))?
+            }
             (Command::CreateBatch(_), None) => batch::wanted(target),
             _ => Vec::new(),
         };

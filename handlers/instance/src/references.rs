@@ -8,6 +8,7 @@ use carryall_domain::names::{INSTANCE, ONTOLOGY_CLASS, class_id, instance_id, sp
 use carryall_sdk::json::pointer;
 use carryall_sdk::{Aggregate, Context, Fault, Problem, Reads};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 
 /// The host's bound on what one decision reads.
 pub const READS_MAX: usize = 64;
@@ -22,13 +23,18 @@ struct Reference<'a> {
     target: Option<String>,
 }
 
-/// The class with all above it, and for each reference the instance and, where it is of another class than the
+/// The class with all above it, and for each reference that `before` does not have the instance and, where it is of another class than the
 /// relationship names, the classes above that.
-pub(crate) fn wanted(target: Target<'_>, have: &Reads, data: &Map<String, Value>) -> Result<Vec<Aggregate>, Fault> {
+pub(crate) fn wanted(
+    target: Target<'_>,
+    have: &Reads,
+    data: &Map<String, Value>,
+    before: Option<&InstanceWritten>,
+) -> Result<Vec<Aggregate>, Fault> {
     let lineage = Lineage::walk(have, target.db, target.class, None)?;
     let mut wanted = lineage.wanted(target.db);
     wanted.extend(read_classes(target.db, &lineage));
-    for reference in references(&lineage, data) {
+    for reference in added(&lineage, data, before) {
         if reference.class == target.class && reference.instance == target.id {
             continue;
         }
@@ -55,17 +61,7 @@ pub(crate) fn check(
     data: &Map<String, Value>,
     before: Option<&InstanceWritten>,
 ) -> Result<Vec<Problem>, Fault> {
-    let empty = Map::new();
-    let known: Vec<(String, String)> = references(lineage, before.map_or(&empty, |before| &before.data))
-        .into_iter()
-        .map(|reference| (reference.class.to_owned(), reference.instance.to_owned()))
-        .collect();
-    let added: Vec<Reference<'_>> = references(lineage, data)
-        .into_iter()
-        .filter(|reference| {
-            known.iter().all(|(class, instance)| reference.class != class || reference.instance != instance)
-        })
-        .collect();
+    let added = added(lineage, data, before);
     if added.len() > ADDED_MAX {
         let message = format!("one command adds at most {ADDED_MAX} references; add the others with updates");
         return Ok(vec![Problem::new("too-many-references", message)]);
@@ -75,6 +71,17 @@ pub(crate) fn check(
         problems.extend(check_one(context, lineage, target, reference)?);
     }
     Ok(problems)
+}
+
+/// The references of the data that `before` does not have, under whatever predicate.
+fn added<'a>(lineage: &Lineage, data: &'a Map<String, Value>, before: Option<&InstanceWritten>) -> Vec<Reference<'a>> {
+    let mut all = references(lineage, data);
+    if let Some(before) = before {
+        let known: BTreeSet<(&str, &str)> =
+            references(lineage, &before.data).iter().map(|known| (known.class, known.instance)).collect();
+        all.retain(|reference| !known.contains(&(reference.class, reference.instance)));
+    }
+    all
 }
 
 fn check_one(

@@ -128,15 +128,17 @@ fn widens(was: ValueType, now: ValueType) -> bool {
     use ValueType::{
         Date, Datetime, Decimal, Double, Email, Float, Integer, Json, Link, Long, String, Text, Url, Uuid,
     };
-    match (was, now) {
-        (_, Json) => true,
-        (Integer, Long | Float | Double | Decimal) => true,
-        (Long, Decimal) => true,
-        (Float, Double | Decimal) | (Double, Float | Decimal) => true,
-        (String, Text) | (Text, String) => true,
-        (Date | Datetime | Uuid | Email | Url | Link, String | Text) => true,
-        _ => false,
-    }
+    matches!(
+        (was, now),
+        (_, Json)
+            | (Integer, Long | Float | Double | Decimal)
+            | (Long, Decimal)
+            | (Float, Double | Decimal)
+            | (Double, Float | Decimal)
+            | (String, Text)
+            | (Text, String)
+            | (Date | Datetime | Uuid | Email | Url | Link, String | Text)
+    )
 }
 
 fn loosens(was: Cardinality, now: Cardinality) -> bool {
