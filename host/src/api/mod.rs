@@ -3,6 +3,7 @@
 //! way are bounded, and overload is answered, never queued.
 
 mod admin;
+mod admin_handlers;
 mod auth;
 mod commands;
 mod dto;

@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::routing::{MethodRouter, delete, get, post, put};
 
-use super::{Api, admin, commands, history, instances, ontology, openapi};
+use super::{Api, admin, admin_handlers as handlers, commands, history, instances, ontology, openapi};
 
 /// Routes, and their patterns for the test that compares them with the OpenAPI document.
 #[derive(Debug, Default)]
@@ -55,6 +55,10 @@ fn domain(routes: Routes) -> Routes {
 
 fn admin(routes: Routes) -> Routes {
     routes
+        .at("/admin/v1/handlers", post(handlers::upload_handler).get(handlers::list_handlers))
+        .at("/admin/v1/handlers/{name}", get(handlers::get_handler))
+        .at("/admin/v1/handlers/{name}/versions/{digest}/activate", post(handlers::activate_handler))
+        .at("/admin/v1/handlers/{name}/rollback", post(handlers::roll_back_handler))
         .at("/admin/v1/dead-letters", get(admin::dead_letters))
         .at("/admin/v1/dead-letters/{id}/retry", post(admin::retry))
         .at("/admin/v1/dead-letters/{id}/discard", post(admin::discard))
