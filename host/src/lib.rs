@@ -6,6 +6,7 @@
 
 pub mod adapter;
 pub mod api;
+pub mod app;
 pub mod bundled;
 pub mod cli;
 pub mod codec;

@@ -34,7 +34,6 @@ enum Plan {
 /// The consumers of this process.
 pub struct Consumers {
     names: BTreeSet<String>,
-    pub relay: relay::Statuses,
 }
 
 #[derive(Clone)]
@@ -59,7 +58,7 @@ impl Consumers {
             supervisor: supervisor.clone(),
             running: Arc::default(),
         };
-        let relay = start_relay(config, parts, supervisor).await?;
+        start_relay(config, parts, supervisor).await?;
         let bundled = bundled(config);
         let names = bundled.iter().map(|plan| plan.consumer().to_owned()).collect();
         for plan in bundled {
@@ -80,7 +79,7 @@ impl Consumers {
                 starter.start_loaded(&catalog.active()).await?;
             }
         });
-        Ok(Consumers { names, relay })
+        Ok(Consumers { names })
     }
 
     /// Names of the consumers that must run for the process to be ready.
@@ -216,10 +215,9 @@ impl Starter {
     }
 }
 
-async fn start_relay(config: &Config, parts: &Parts, supervisor: &Supervisor) -> anyhow::Result<relay::Statuses> {
-    let statuses = relay::Statuses::default();
+async fn start_relay(config: &Config, parts: &Parts, supervisor: &Supervisor) -> anyhow::Result<()> {
     if !config.roles.contains(&Role::Relay) {
-        return Ok(statuses);
+        return Ok(());
     }
     for partition in (0..parts.events.partitions()).map(Partition) {
         let options = relay::Options {
@@ -233,13 +231,13 @@ async fn start_relay(config: &Config, parts: &Parts, supervisor: &Supervisor) ->
             parts.objects.clone(),
             parts.bus.clone(),
             parts.clock.clone(),
-            statuses.clone(),
+            parts.progress.clone(),
             partition,
         )
         .await?;
         supervisor.spawn(format!("relay on partition {partition}"), relay.run(supervisor.signal()));
     }
-    Ok(statuses)
+    Ok(())
 }
 
 fn worker_parts(parts: &Parts) -> worker::Parts {

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Auth, Health, Services};
 use crate::config::{AccessRole, Config, Mismatch, Role, Token, ensure_admin_token};
+use crate::port::clock::Clock;
 use crate::{command, query};
 use consumers::Consumers;
 use parts::Parts;
@@ -74,7 +75,7 @@ fn services(
     stop: CancellationToken,
 ) -> anyhow::Result<Services> {
     let mode = match config.mismatch {
-        Mismatch::Error => command::MismatchMode::Error,
+        Mismatch::Refuse => command::MismatchMode::Error,
         Mismatch::Warn => command::MismatchMode::Warn,
     };
     Ok(Services {
@@ -96,7 +97,8 @@ fn services(
             completions: parts.completions.clone(),
             clock: parts.clock.clone(),
         }),
-        auth: auth(config)?,
+        auth: auth(config, parts)?,
+        deployments: parts.deployments.clone(),
         metrics: parts.metrics.clone(),
         health: health(parts, consumers, supervisor),
         limits: api::Limits::default(),
@@ -105,10 +107,10 @@ fn services(
 }
 
 /// The operator's token, and those of the tokens file.
-fn auth(config: &Config) -> anyhow::Result<Auth> {
+fn auth(config: &Config, parts: &Parts) -> anyhow::Result<Auth> {
     let operator = match config.admin_token {
         Some(digest) => digest,
-        None => ensure_admin_token(&config.data_dir)?,
+        None => ensure_admin_token(&config.data_dir, || random_bytes(&*parts.clock))?,
     };
     let mut tokens = vec![api::Token {
         sha256: operator,
@@ -118,6 +120,13 @@ fn auth(config: &Config) -> anyhow::Result<Auth> {
     }];
     tokens.extend(config.tokens.iter().flatten().map(token));
     Ok(Auth::new(tokens, config.anonymous_allowed()))
+}
+
+fn random_bytes(clock: &dyn Clock) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(clock.random_id().as_bytes());
+    bytes[16..].copy_from_slice(clock.random_id().as_bytes());
+    bytes
 }
 
 fn token(token: &Token) -> api::Token {
@@ -166,4 +175,3 @@ fn health(parts: &Parts, consumers: &Consumers, supervisor: &Supervisor) -> Heal
     };
     Health::new(parts.metrics.clone(), probe)
 }
-

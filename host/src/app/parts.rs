@@ -60,7 +60,7 @@ impl Parts {
             ..event_store::Options::default()
         };
         let (events, tasks, report) =
-            EventStore::open(options, objects.clone(), database.index(), clock.clone(), &metrics).await?;
+            EventStore::open(options, objects.clone(), database.index(), clock.clone()).await?;
         if let Some(why) = report.rebuilt {
             tracing::warn!(?why, events = report.folded_events, "the database was rebuilt from the log");
         }

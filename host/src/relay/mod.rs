@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::codec::checkpoint::{Checkpoint, KEY, Place};
-use crate::domain::{Partition, Position, Timestamp};
+use crate::domain::{Partition, Position};
 use crate::error::{Classified, Kind};
 use crate::event_store::{self, EventStore, Record};
 use crate::port::bus::{Bus, Message};
 use crate::port::clock::Clock;
 use crate::port::object_store::{ObjectStore, PutIf};
+use crate::state::{ConsumerState, Progress};
 use crate::{codec, port};
 
 #[cfg(test)]
@@ -61,39 +61,8 @@ impl Classified for Error {
     }
 }
 
-/// What operators see of the relay, for one partition.
-#[derive(Debug, Clone, Default)]
-pub struct RelayStatus {
-    pub partition: Partition,
-    /// Everything below is acknowledged by the bus.
-    pub position: Position,
-    /// Position that the next event gets.
-    pub end: Position,
-    pub published: u64,
-    pub last_error: Option<String>,
-    pub last_published_at: Option<Timestamp>,
-}
-
-/// Where readers find the relay's status. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Statuses(Arc<Mutex<Vec<RelayStatus>>>);
-
-impl Statuses {
-    /// One row for each partition that a relay of this process serves.
-    pub fn all(&self) -> Vec<RelayStatus> {
-        self.0.lock().clone()
-    }
-
-    fn change(&self, partition: Partition, change: impl FnOnce(&mut RelayStatus)) {
-        let mut rows = self.0.lock();
-        let index = rows.iter().position(|row| row.partition == partition).unwrap_or_else(|| {
-            rows.push(RelayStatus { partition, ..RelayStatus::default() });
-            rows.len() - 1
-        });
-        change(&mut rows[index]);
-    }
-}
-
+/// Name under which the relay tells how far it is.
+const NAME: &str = "event_publisher";
 /// Wait after a failure: from the first to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -106,7 +75,7 @@ pub struct Relay {
     objects: Arc<dyn ObjectStore>,
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
-    statuses: Statuses,
+    progress: Progress,
     partition: Partition,
     position: Position,
     stored: (Position, Duration),
@@ -122,21 +91,21 @@ impl Relay {
         objects: Arc<dyn ObjectStore>,
         bus: Arc<dyn Bus>,
         clock: Arc<dyn Clock>,
-        statuses: Statuses,
+        progress: Progress,
         partition: Partition,
     ) -> Result<Relay, Error> {
         let stored = position_of(&read_checkpoint(&*objects).await?.1, partition);
         // A checkpoint ahead of the log belongs to a log that was restored since: begin again at its end's start.
         let position = if stored > events.end(partition) { Position(0) } else { stored };
         let now = clock.monotonic();
-        statuses.change(partition, |row| row.position = position);
+        progress.register(NAME, partition, position);
         Ok(Relay {
             options,
             events,
             objects,
             bus,
             clock,
-            statuses,
+            progress,
             partition,
             position,
             stored: (stored, now),
@@ -166,7 +135,7 @@ impl Relay {
                 }
                 Err(error) => {
                     tracing::warn!(partition = self.partition.0, %error, "the relay waits");
-                    self.statuses.change(self.partition, |row| row.last_error = Some(error.to_string()));
+                    self.progress.set_state(NAME, self.partition, ConsumerState::Paused, Some(error.to_string()));
                     pause = (pause * 2).min(PAUSE_MAX);
                     pause
                 }
@@ -177,6 +146,7 @@ impl Relay {
                 () = self.clock.sleep(wait) => {}
             }
         }
+        self.progress.set_state(NAME, self.partition, ConsumerState::Stopped, None);
         self.store_checkpoint().await
     }
 
@@ -186,24 +156,18 @@ impl Relay {
             let records = self.events.read(self.partition, self.position, self.options.batch_max).await?;
             let Some(last) = records.last() else { break };
             let next = Position(last.position.0 + 1);
+            let at = last.recorded_at;
             let count = records.len() as u64;
             self.bus.publish(records.into_iter().map(message).collect()).await?;
             self.position = next;
             self.published += count;
-            let now = self.clock.now();
-            let (end, published) = (self.events.end(self.partition), self.published);
-            self.statuses.change(self.partition, |row| {
-                row.position = next;
-                row.end = end;
-                row.published = published;
-                row.last_published_at = Some(now);
-                row.last_error = None;
-            });
+            self.progress.publish(NAME, self.partition, next, Some(at));
             self.log_figures();
             if self.clock.monotonic().saturating_sub(self.stored.1) >= self.options.checkpoint_interval {
                 self.store_checkpoint().await?;
             }
         }
+        self.progress.set_state(NAME, self.partition, ConsumerState::Running, None);
         if self.clock.monotonic().saturating_sub(self.stored.1) >= self.options.checkpoint_interval {
             self.store_checkpoint().await?;
         }

@@ -19,12 +19,7 @@ impl Compiled {
         Ok(Compiled { cache: cache.map_err(|source| Error::Cache { source })? })
     }
 
-    pub(super) fn get_or_compile(
-        &self,
-        engine: &Engine,
-        digest: Digest,
-        component: &[u8],
-    ) -> Result<Component, Error> {
+    pub(super) fn get_or_compile(&self, engine: &Engine, digest: Digest, component: &[u8]) -> Result<Component, Error> {
         if let Some(found) = self.cache.as_ref().and_then(|cache| cache.get(engine, &digest.0)) {
             return Ok(found);
         }

@@ -102,7 +102,9 @@ async fn decide_together(states: &States, metrics: &Metrics, jobs: Vec<Job>, now
         if open.is_empty() {
             return done;
         }
-        fetch(states, &open, &mut known).await;
+        let wanted: HashSet<&Aggregate> = open.iter().flat_map(|job| &job.wanted).collect();
+        let missing = wanted.into_iter().filter(|aggregate| !known.contains_key(*aggregate)).cloned().collect();
+        fetch(states, missing, &mut known).await;
         open = open.into_iter().filter_map(|job| job.take_reads(&known, &mut done)).collect();
     }
     done.extend(open.into_iter().map(|job| {
@@ -129,10 +131,8 @@ async fn run(open: Vec<Open>, metrics: &Metrics, now: Timestamp) -> Vec<Step> {
     tasks.join_all().await.into_iter().flatten().collect()
 }
 
-/// Loads every state that some job asked for and none has loaded yet in this wave.
-async fn fetch(states: &States, open: &[Open], known: &mut HashMap<Aggregate, Result<Read, String>>) {
-    let wanted: HashSet<&Aggregate> = open.iter().flat_map(|job| &job.wanted).collect();
-    let missing: Vec<Aggregate> = wanted.into_iter().filter(|a| !known.contains_key(*a)).cloned().collect();
+/// Loads states that some job asked for and none has loaded yet in this wave.
+async fn fetch(states: &States, missing: Vec<Aggregate>, known: &mut HashMap<Aggregate, Result<Read, String>>) {
     for (aggregate, loaded) in states.load_many(missing).await {
         let read = match loaded {
             Ok(folded) => Ok(Read::of(aggregate.clone(), folded)),

@@ -31,11 +31,8 @@ static CALLS: AtomicU32 = AtomicU32::new(0);
 
 impl manifest::Guest for Decider {
     fn describe() -> manifest::Description {
-        let contract = |name: &str| manifest::Contract {
-            name: name.into(),
-            versions: vec!["1.0.0".into()],
-            json_schema: None,
-        };
+        let contract =
+            |name: &str| manifest::Contract { name: name.into(), versions: vec!["1.0.0".into()], json_schema: None };
         manifest::Description {
             name: "abuse".into(),
             version: "0.1.0".into(),
@@ -74,10 +71,12 @@ impl instance::Guest for Decider {
                 Err(code) => Ok(Verdict::Rejected(vec![problem(&code)])),
             },
             "COUNT_CALLS" => noted(&calls.to_string()),
-            "SEE_READS" => noted(&format!("{:?}", ctx.reads.first().and_then(|read| read.state.clone()))
-                .replace("None", "null")
-                .replace("Some(", "")
-                .replace(')', "")),
+            "SEE_READS" => noted(
+                &format!("{:?}", ctx.reads.first().and_then(|read| read.state.clone()))
+                    .replace("None", "null")
+                    .replace("Some(", "")
+                    .replace(')', ""),
+            ),
             "PROBE" => noted(&probe(&ctx)),
             "LOOP" => spin(),
             "EAT_MEMORY" => eat(),
@@ -94,9 +93,7 @@ impl instance::Guest for Decider {
                 events: Vec::new(),
                 commands: (0..number(&cmd.payload)).map(|index| command(index, "{}")).collect(),
             })),
-            "RUBBISH_COMMAND" => {
-                Ok(Verdict::Accepted(Outcome { events: Vec::new(), commands: vec![command(0, "{")] }))
-            }
+            "RUBBISH_COMMAND" => Ok(Verdict::Accepted(Outcome { events: Vec::new(), commands: vec![command(0, "{")] })),
             "RUBBISH" => noted("{oops"),
             "DEEP" => noted(&format!("{}{}", "[".repeat(100_000), "]".repeat(100_000))),
             "UNDECLARED" => accepted(vec![event("SURPRISE", "1".into())]),

@@ -24,11 +24,10 @@ fn handlers_are_found_by_kind_name_and_digest() {
     assert_eq!(set.upcasters("Thing")[0].revision, 4);
     assert_eq!(&*set.by_digest(projector.digest()).unwrap().name, "abuse-projection");
     assert!(set.command_handler("Other").is_none() && set.projection_handlers("Other").is_empty());
-    assert_eq!(set.iter().map(|handler| &*handler.name).collect::<Vec<_>>(), [
-        "abuse",
-        "abuse-projection",
-        "abuse-upcaster"
-    ]);
+    assert_eq!(
+        set.iter().map(|handler| &*handler.name).collect::<Vec<_>>(),
+        ["abuse", "abuse-projection", "abuse-upcaster"]
+    );
 }
 
 #[test]
@@ -82,4 +81,3 @@ fn a_handler_that_is_not_loaded_is_loaded_once() {
     let failed = catalog.resolve_or_load(Digest::of(b"other"), || Err("gone"));
     assert_eq!(failed.unwrap_err(), "gone");
 }
-

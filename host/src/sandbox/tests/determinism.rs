@@ -67,12 +67,8 @@ fn what_was_read_reaches_the_decision() {
     let mut decision = handler.decision(CONTEXT).unwrap();
     let wanted = decision.needs(&command("READ_ONE", "null"), None, &[]).unwrap();
     assert_eq!(wanted.iter().map(ToString::to_string).collect::<Vec<_>>(), ["Thing/t-1"]);
-    let read = ReadValue {
-        source: AggregateRef::from(&wanted[0]),
-        seq: 4,
-        schema_version: "1.0.0",
-        state: Some("\"there\""),
-    };
+    let read =
+        ReadValue { source: AggregateRef::from(&wanted[0]), seq: 4, schema_version: "1.0.0", state: Some("\"there\"") };
     assert!(decision.needs(&command("READ_ONE", "null"), None, &[read]).unwrap().is_empty());
     assert_eq!(noted(decision.decide(None, &command("SEE_READS", "null"), &[read])), "\"\\\"there\\\"\"");
 }
