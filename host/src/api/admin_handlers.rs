@@ -1,5 +1,5 @@
-//! `/admin/v1/handlers`: upload, list, activate and roll back handlers. The gate in front has seen to the role operator.
-//! Bodies of uploads are taken only while few others are under way: each is a whole component in memory (I10).
+//! `/admin/v1/handlers`: upload, list, activate, roll back. The gate in front has seen to the role operator. Bodies of
+//! uploads are taken only while few others are under way: each is a whole component in memory (I10).
 
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};

@@ -57,7 +57,7 @@ impl Deployments {
                      carryall handlers activate {name} {digest} --force"
                 ),
                 Outcome::Refused { reason } => {
-                    tracing::warn!(handler = name, %digest, bundled = stem, reason, "a bundled handler is not activated");
+                    tracing::warn!(handler = name, %digest, bundled = stem, reason, "a bundled handler is refused");
                 }
             }
             done.push(Bundled { name, digest, outcome });

@@ -150,7 +150,8 @@ fn states(name: &str, candidate: Candidate<'_>, other_name: &str, active: &Versi
                         "state_not_read",
                         format!(
                             "{name} {} keeps the state of {} in version {version}, and the active handler \
-                             {other_name} reads only version {understood}: first activate a {other_name} that reads both",
+                             {other_name} reads only version {understood}: first activate a {other_name} that reads \
+                             both",
                             candidate.version, read.name
                         ),
                     )

@@ -55,7 +55,7 @@ impl Components {
             match self.objects.put_new(&key, bytes.clone()).await? {
                 PutNew::Created => return Ok(()),
                 PutNew::Exists => {
-                    if !self.objects.get(&key).await?.is_some_and(|stored| stored == bytes) {
+                    if self.objects.get(&key).await?.is_none_or(|stored| stored != bytes) {
                         tracing::warn!(%digest, "the stored component was damaged and is written again");
                         self.objects.put(&key, bytes).await?;
                     }
