@@ -16,7 +16,8 @@ use crate::port::read_model::plan::{Plan, belongs, document_words, edges_words, 
 use crate::port::read_model::{AppliedBatch, Batch, Document, DocumentKey, Edge, EventChanges, Node, Query, ReadModel};
 use crate::port::registry::Finished;
 
-// A row of another owner: its owner would become NULL, which the column refuses.
+// A row of another owner: its owner would become NULL, which the column refuses. Edges are replaced where their set has
+// an older version or none yet, so before the sets get theirs.
 macro_rules! write {
     () => {
         "
@@ -46,6 +47,19 @@ SELECT $6, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, valu
    SET owner_id = iif(owner_type = excluded.owner_type AND owner_id = excluded.owner_id, owner_id, NULL),
        version = excluded.version, present = excluded.present
  WHERE version < excluded.version OR owner_type <> excluded.owner_type OR owner_id <> excluded.owner_id;
+DELETE FROM graph_edges
+ WHERE (build, source_kind, source_id, predicate) IN (
+    SELECT s.build, s.source_kind, s.source_id, s.predicate
+      FROM jsonb_each($9) j CROSS JOIN graph_edge_sets s
+     WHERE s.build = $6 AND s.source_kind = j.value ->> 0 AND s.source_id = j.value ->> 1
+       AND s.predicate = j.value ->> 2 AND s.version < j.value ->> 5);
+INSERT OR IGNORE INTO graph_edges
+SELECT $6, j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4
+  FROM jsonb_each($10) j
+ WHERE NOT EXISTS (
+    SELECT 1 FROM graph_edge_sets s
+     WHERE s.build = $6 AND s.source_kind = j.value ->> 0 AND s.source_id = j.value ->> 1
+       AND s.predicate = j.value ->> 2 AND s.version >= j.value ->> 5);
 INSERT INTO graph_edge_sets (build, source_kind, source_id, predicate, owner_type, owner_id, version)
 SELECT $6, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM jsonb_each($9)
  WHERE true
@@ -53,17 +67,6 @@ SELECT $6, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, valu
    SET owner_id = iif(owner_type = excluded.owner_type AND owner_id = excluded.owner_id, owner_id, NULL),
        version = excluded.version
  WHERE version < excluded.version OR owner_type <> excluded.owner_type OR owner_id <> excluded.owner_id;
-DELETE FROM graph_edges
- WHERE (build, source_kind, source_id, predicate) IN (
-    SELECT s.build, s.source_kind, s.source_id, s.predicate
-      FROM jsonb_each($9) j CROSS JOIN graph_edge_sets s
-     WHERE s.build = $6 AND s.source_kind = j.value ->> 0 AND s.source_id = j.value ->> 1
-       AND s.predicate = j.value ->> 2 AND s.version = j.value ->> 5);
-INSERT OR IGNORE INTO graph_edges
-SELECT $6, j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4
-  FROM jsonb_each($10) j CROSS JOIN graph_edge_sets s
- WHERE s.build = $6 AND s.source_kind = j.value ->> 0 AND s.source_id = j.value ->> 1
-   AND s.predicate = j.value ->> 2 AND s.version = j.value ->> 5;
 INSERT INTO consumer_checkpoints SELECT $1, $11, $12 WHERE $11 IS NOT NULL
     ON CONFLICT (consumer, partition) DO UPDATE
    SET position = excluded.position WHERE position < excluded.position;

@@ -3,7 +3,15 @@
 //! changes nothing.
 
 pub mod matching;
+pub mod memory;
 pub mod plan;
+
+#[cfg(test)]
+pub mod conformance;
+#[cfg(test)]
+mod tests;
+
+pub use memory::MemoryReadModel;
 
 use std::sync::Arc;
 

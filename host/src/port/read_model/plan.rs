@@ -1,8 +1,8 @@
 //! Turns a batch into the least rows to write: of several writes of one row by one owner in a batch the last one counts,
 //! as it would when applied one by one. Pure.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -24,11 +24,11 @@ pub struct Write<'a, V> {
 #[derive(Debug, Default)]
 pub struct Plan<'a> {
     /// `None` removes.
-    pub documents: HashMap<&'a DocumentKey, Write<'a, Option<&'a Arc<RawValue>>>>,
+    pub documents: BTreeMap<&'a DocumentKey, Write<'a, Option<&'a Arc<RawValue>>>>,
     /// `false` removes.
-    pub nodes: HashMap<&'a Node, Write<'a, bool>>,
+    pub nodes: BTreeMap<&'a Node, Write<'a, bool>>,
     /// Edges by source and predicate.
-    pub edges: HashMap<(&'a Node, &'a str), Write<'a, &'a [Node]>>,
+    pub edges: BTreeMap<(&'a Node, &'a str), Write<'a, &'a [Node]>>,
     /// Writes to a row that an event before them in the batch claims for another owner.
     pub foreign: Vec<(usize, String)>,
 }
@@ -73,7 +73,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn merge<'a, K, V>(
+fn merge<'a, K: Ord, V>(
     entry: Entry<'_, K, Write<'a, V>>,
     write: Write<'a, V>,
     foreign: &mut Vec<(usize, String)>,

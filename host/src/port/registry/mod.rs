@@ -2,6 +2,15 @@
 //! happen once per (handler, event id) whatever is redelivered, reordered, killed or paused (I6). Derived: what is
 //! *done* can be told from the log.
 
+pub mod memory;
+
+#[cfg(test)]
+pub mod conformance;
+#[cfg(test)]
+mod tests;
+
+pub use memory::MemoryRegistry;
+
 use async_trait::async_trait;
 use uuid::Uuid;
 

@@ -1,0 +1,229 @@
+//! The read model in memory: the contract in its plainest form. For tests and simulations.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::plan::{Plan, Write, belongs, document_words, edges_words, node_words};
+use super::{AppliedBatch, Batch, Document, DocumentKey, Edge, EventChanges, Node, Query, ReadModel, matching};
+use crate::domain::{Aggregate, Partition, Position};
+use crate::port::registry::MemoryRegistry;
+use crate::port::{Error, Result};
+
+/// A read model that lives as long as this value and its clones. Its claims are those of one registry in memory.
+#[derive(Debug, Clone)]
+pub struct MemoryReadModel {
+    registry: MemoryRegistry,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    builds: HashMap<String, Build>,
+    checkpoints: BTreeMap<(String, Partition), Position>,
+}
+
+#[derive(Debug, Default)]
+struct Build {
+    /// A removed document keeps its row, so that an older write does not bring it back.
+    documents: BTreeMap<DocumentKey, Option<Row<Option<Arc<RawValue>>>>>,
+    nodes: HashMap<Node, Option<Row<bool>>>,
+    edges: HashMap<(Node, String), Option<Row<Vec<Node>>>>,
+}
+
+#[derive(Debug)]
+struct Row<V> {
+    owner: Aggregate,
+    version: u64,
+    value: V,
+}
+
+impl MemoryReadModel {
+    /// An empty read model whose claims are kept by this registry.
+    pub fn new(registry: MemoryRegistry) -> MemoryReadModel {
+        MemoryReadModel { registry, state: Arc::default() }
+    }
+}
+
+#[async_trait]
+impl ReadModel for MemoryReadModel {
+    async fn apply(&self, batch: Batch<'_>) -> Result<AppliedBatch> {
+        let state = &mut *self.state.lock();
+        let lost = self.registry.lost(batch.consumer, batch.owner, &batch.finished);
+        let fenced: Vec<Uuid> =
+            batch.finished.iter().map(|event| event.event_id).filter(|id| lost.contains(id)).collect();
+        let build = state.builds.entry(batch.build.to_owned()).or_default();
+        let foreign = build.foreign(&batch.events, &lost);
+        if !foreign.is_empty() {
+            return Ok(AppliedBatch { fenced, foreign });
+        }
+        build.write(Plan::of(remaining(&batch.events, &lost, &HashSet::new())));
+        self.registry.finish(batch.consumer, batch.owner, &batch.finished, batch.now);
+        if let Some((partition, position)) = batch.checkpoint
+            && fenced.is_empty()
+        {
+            state.advance(batch.consumer, partition, position);
+        }
+        Ok(AppliedBatch { fenced, foreign })
+    }
+
+    async fn documents(&self, build: &str, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
+        let state = self.state.lock();
+        let rows = state.builds.get(build).map(|build| &build.documents);
+        Ok(keys.iter().map(|key| rows.and_then(|rows| document(key, rows.get(key)?))).collect())
+    }
+
+    async fn search(&self, query: &Query) -> Result<Vec<Document>> {
+        let words: Vec<String> = query.text.as_deref().map(|text| matching::words(text).collect()).unwrap_or_default();
+        let state = self.state.lock();
+        let Some(build) = state.builds.get(&query.build) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for (key, row) in &build.documents {
+            let in_range = key.collection == query.collection
+                && key.id.starts_with(&query.id_prefix)
+                && query.after.as_ref().is_none_or(|after| key.id > *after);
+            let Some(document) = document(key, row).filter(|_| in_range && found.len() < query.limit) else {
+                continue;
+            };
+            let body = serde_json::from_str(document.body.get())
+                .map_err(|error| Error::Corrupt { what: "the read model", reason: error.to_string() })?;
+            if matching::has_words(&body, &words) && matching::passes(&body, &query.filters) {
+                found.push(document);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn edges(
+        &self,
+        build: &str,
+        node: &Node,
+        outgoing: bool,
+        after: Option<&Edge>,
+        limit: usize,
+    ) -> Result<Vec<Edge>> {
+        let order = |edge: &Edge| {
+            let (source, target) = (&edge.source, &edge.target);
+            if outgoing {
+                [edge.predicate.clone(), target.kind.clone(), target.id.clone()]
+            } else {
+                [source.kind.clone(), source.id.clone(), edge.predicate.clone()]
+            }
+        };
+        let state = self.state.lock();
+        let sets = state.builds.get(build).into_iter().flat_map(|build| &build.edges);
+        let mut found: Vec<Edge> = sets
+            .flat_map(|((source, predicate), row)| {
+                let edge = |target: &Node| Edge {
+                    source: source.clone(),
+                    predicate: predicate.clone(),
+                    target: target.clone(),
+                };
+                row.iter().flat_map(|row| &row.value).map(edge)
+            })
+            .filter(|edge| if outgoing { edge.source == *node } else { edge.target == *node })
+            .filter(|edge| after.is_none_or(|after| order(edge) > order(after)))
+            .collect();
+        found.sort_by_key(order);
+        found.dedup();
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    async fn checkpoints(&self) -> Result<Vec<(String, Partition, Position)>> {
+        let state = self.state.lock();
+        Ok(state.checkpoints.iter().map(|((name, partition), at)| (name.clone(), *partition, *at)).collect())
+    }
+
+    async fn set_checkpoint(&self, consumer: &str, partition: Partition, position: Position) -> Result<()> {
+        self.state.lock().advance(consumer, partition, position);
+        Ok(())
+    }
+}
+
+impl State {
+    fn advance(&mut self, consumer: &str, partition: Partition, position: Position) {
+        let checkpoint = self.checkpoints.entry((consumer.to_owned(), partition)).or_default();
+        *checkpoint = position.max(*checkpoint);
+    }
+}
+
+impl Build {
+    fn foreign(&self, events: &[EventChanges], lost: &HashSet<Uuid>) -> Vec<(usize, String)> {
+        let mut known = HashSet::new();
+        let mut found = Vec::new();
+        loop {
+            let plan = Plan::of(remaining(events, lost, &known));
+            let mut round = Vec::new();
+            for (key, write) in &plan.documents {
+                refuse(self.documents.get(*key).and_then(Option::as_ref), write, &mut round, || document_words(key));
+            }
+            for (node, write) in &plan.nodes {
+                refuse(self.nodes.get(*node).and_then(Option::as_ref), write, &mut round, || node_words(node));
+            }
+            for ((source, predicate), write) in &plan.edges {
+                let row = self.edges.get(&((*source).clone(), (*predicate).to_owned()));
+                refuse(row.and_then(Option::as_ref), write, &mut round, || edges_words(source, predicate));
+            }
+            // Only when none is foreign to what is stored do the events' own claims count.
+            let last = round.is_empty();
+            for (event, words) in if last { plan.foreign } else { round } {
+                if known.insert(event) {
+                    found.push((event, words));
+                }
+            }
+            if last {
+                found.sort();
+                return found;
+            }
+        }
+    }
+
+    fn write(&mut self, plan: Plan<'_>) {
+        for (key, write) in plan.documents {
+            store(self.documents.entry(key.clone()).or_default(), &write, write.value.cloned());
+        }
+        for (node, write) in plan.nodes {
+            store(self.nodes.entry(node.clone()).or_default(), &write, write.value);
+        }
+        for ((source, predicate), write) in plan.edges {
+            let row = self.edges.entry((source.clone(), predicate.to_owned())).or_default();
+            store(row, &write, write.value.to_vec());
+        }
+    }
+}
+
+fn refuse<V, W>(
+    row: Option<&Row<V>>,
+    write: &Write<'_, W>,
+    found: &mut Vec<(usize, String)>,
+    words: impl Fn() -> String,
+) {
+    if let Some(row) = row.filter(|row| row.owner != *write.owner) {
+        found.push((write.event, belongs(&words(), &row.owner)));
+    }
+}
+
+fn store<V, W>(row: &mut Option<Row<V>>, write: &Write<'_, W>, value: V) {
+    if row.as_ref().is_none_or(|row| row.version < write.version) {
+        *row = Some(Row { owner: write.owner.clone(), version: write.version, value });
+    }
+}
+
+fn remaining<'a>(
+    events: &'a [EventChanges],
+    lost: &HashSet<Uuid>,
+    foreign: &HashSet<usize>,
+) -> impl Iterator<Item = (usize, &'a EventChanges)> {
+    events.iter().enumerate().filter(|(index, event)| !lost.contains(&event.event_id) && !foreign.contains(index))
+}
+
+fn document(key: &DocumentKey, row: &Option<Row<Option<Arc<RawValue>>>>) -> Option<Document> {
+    let row = row.as_ref()?;
+    let body = Arc::clone(row.value.as_ref()?);
+    Some(Document { key: key.clone(), body, owner: row.owner.clone(), version: row.version })
+}
