@@ -22,9 +22,8 @@ macro_rules! write {
     () => {
         "
 UPDATE processed_events SET status = 'done', processed_at = $4, last_error = NULL
-  FROM jsonb_each($2) j
- WHERE handler = $1 AND event_id = j.value ->> 0 AND status = 'processing' AND owner = $3
-   AND attempt_count = j.value ->> 1;
+ WHERE handler = $1 AND (event_id, attempt_count) IN (SELECT value ->> 0, value ->> 1 FROM jsonb_each($2))
+   AND status = 'processing' AND owner = $3;
 INSERT INTO guard (missing_claims) SELECT 1 WHERE changes() <> $5;
 INSERT INTO aggregate_versions (handler, aggregate_id, last_sequence, updated_at)
 SELECT handler, aggregate_id, sequence_number, $4

@@ -49,9 +49,8 @@ RETURNING event_id";
 const DONE: &str = "
 BEGIN IMMEDIATE;
 UPDATE processed_events SET status = 'done', processed_at = $4, last_error = NULL
-  FROM jsonb_each($2) j
- WHERE handler = $1 AND event_id = j.value ->> 0 AND status = 'processing' AND owner = $3
-   AND attempt_count = j.value ->> 1
+ WHERE handler = $1 AND (event_id, attempt_count) IN (SELECT value ->> 0, value ->> 1 FROM jsonb_each($2))
+   AND status = 'processing' AND owner = $3
 RETURNING event_id;
 INSERT INTO aggregate_versions (handler, aggregate_id, last_sequence, updated_at)
 SELECT handler, aggregate_id, sequence_number, $4
@@ -73,12 +72,12 @@ UPDATE processed_events SET status = 'failed', owner = NULL, processed_at = NULL
  WHERE handler = $1 AND event_id = $2 AND status <> 'done'
 RETURNING event_id";
 
+// A handler asked for is where the range begins, too; a blob is above every text.
 const ROWS: &str = "
 SELECT handler, event_id, aggregate_id, sequence_number, status, started_at, owner, heartbeat_at, processed_at,
        attempt_count, last_error
   FROM processed_events
- WHERE handler BETWEEN coalesce($1, '') AND coalesce($1, x'') AND ($2 IS NULL OR status = $2)
-   AND (handler, event_id) > ($3, $4)
+ WHERE (handler, event_id) > ($3, $4) AND handler <= coalesce($1, x'') AND ($2 IS NULL OR status = $2)
  ORDER BY handler, event_id LIMIT $5";
 
 // Handlers are found by jumping from one to the next, so that ids are sought and never searched for.
@@ -208,8 +207,11 @@ impl Registry for Database {
     }
 
     async fn rows(&self, filter: &ClaimFilter) -> Result<Vec<ClaimRow>> {
-        let (after_handler, after_id) =
-            filter.after.as_ref().map_or_else(Default::default, |(handler, id)| (handler.clone(), id.to_string()));
+        let first = (filter.handler.clone().unwrap_or_default(), String::new());
+        let (after_handler, after_id) = match &filter.after {
+            Some((handler, id)) => first.max((handler.clone(), id.to_string())),
+            None => first,
+        };
         let arguments = Arguments::default()
             .with(filter.handler.clone())
             .with(filter.status.map(Status::as_str).map(str::to_owned))
