@@ -10,9 +10,9 @@ use crate::error::{Classified, Kind};
 use crate::event_store::Record;
 use crate::port;
 use crate::port::read_model::{Batch, Change, Document, DocumentKey, EventChanges};
-use crate::port::registry::{Claim, Claimed, Finished, Status};
+use crate::port::registry::{Claimed, Finished, Status};
 use crate::sandbox::{ActiveHandler, Failure, FetchedDocument, Handler, Ordering, RecordedEvent};
-use crate::state::{Error, EventView, ParkRequest, Place};
+use crate::state::{Error, EventView, ParkRequest, Place, finished};
 
 /// How long an aggregate waits whose event another process holds.
 const WAIT: Duration = Duration::from_millis(200);
@@ -22,6 +22,12 @@ const WAIT: Duration = Duration::from_millis(200);
 struct Item {
     record: Record,
     attempt: u32,
+}
+
+impl Item {
+    fn finished(&self) -> Finished {
+        finished(&self.record, self.attempt)
+    }
 }
 
 /// Why a run of events was not applied.
@@ -87,7 +93,7 @@ impl Projector {
             let aggregate = &record.aggregate;
             if self.parts.parking.is_parked(&self.options.consumer, aggregate) {
                 self.held.park(aggregate, Place::of(&record));
-                self.mark_blocked(&record).await?;
+                self.claims.park_behind(std::slice::from_ref(&record)).await?;
             } else if self.held.holds(aggregate) {
                 self.held.postpone(aggregate, Place::of(&record));
             } else {
@@ -97,35 +103,11 @@ impl Projector {
         Ok(ready)
     }
 
-    async fn mark_blocked(&self, record: &Record) -> Result<(), Error> {
-        let claimed = self.claim_rows(std::slice::from_ref(record)).await?;
-        if let Some(Claimed::Yes { attempt }) = claimed.into_iter().next() {
-            let item = Item { record: record.clone(), attempt };
-            let error = "waits for an earlier event of this aggregate, which is in the dead letters";
-            self.fail_row(&item, Status::Parked, error).await?;
-        }
-        Ok(())
-    }
-
-    async fn claim_rows(&self, records: &[Record]) -> Result<Vec<Claimed>, Error> {
-        let claims: Vec<Claim> = records
-            .iter()
-            .map(|record| Claim {
-                event_id: record.event_id,
-                aggregate_id: record.aggregate.id.as_str().to_owned(),
-                sequence: record.sequence,
-            })
-            .collect();
-        let (consumer, owner) = (&self.options.consumer, &self.parts.owner);
-        let now = self.parts.clock.now();
-        Ok(self.parts.registry.claim(consumer, owner, &claims, self.options.lease_ms, now).await?)
-    }
-
     async fn claim(&mut self, records: Vec<Record>) -> Result<Vec<Item>, Error> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        let answers = self.claim_rows(&records).await?;
+        let answers = self.claims.claim(records.iter()).await?;
         let mut items = Vec::with_capacity(records.len());
         let mut waiting: HashSet<Aggregate> = HashSet::new();
         for (record, claimed) in records.into_iter().zip(answers) {
@@ -147,8 +129,7 @@ impl Projector {
                 }
                 Claimed::Parked => {
                     // Not parked any more, or it would have been taken out before: its release was cut short.
-                    let now = self.parts.clock.now();
-                    self.parts.registry.release(&self.options.consumer, record.event_id, now).await?;
+                    self.claims.release(record.event_id).await?;
                     self.held.wait(&record.aggregate, Place::of(&record), self.parts.clock.monotonic());
                     waiting.insert(record.aggregate);
                 }
@@ -158,15 +139,14 @@ impl Projector {
     }
 
     /// An operator gave this event up: its row is done, its effect is not made.
-    async fn skip(&self, item: &Item) -> Result<(), Error> {
-        let (consumer, owner) = (&self.options.consumer, &self.parts.owner);
-        self.parts.registry.done(consumer, owner, &[finished(item)], self.parts.clock.now()).await?;
+    async fn skip(&mut self, item: &Item) -> Result<(), Error> {
+        self.claims.done(&[item.finished()]).await?;
         self.counters.skipped.add(1);
         Ok(())
     }
 
     async fn project_and_apply(
-        &self,
+        &mut self,
         items: &[Item],
         next: Option<Position>,
         active: &Arc<ActiveHandler>,
@@ -204,13 +184,19 @@ impl Projector {
         self.apply(items, events, next).await
     }
 
-    async fn apply(&self, items: &[Item], events: Vec<EventChanges>, next: Option<Position>) -> Result<(), Stopped> {
+    async fn apply(
+        &mut self,
+        items: &[Item],
+        events: Vec<EventChanges>,
+        next: Option<Position>,
+    ) -> Result<(), Stopped> {
+        let finished: Vec<Finished> = items.iter().map(Item::finished).collect();
         let batch = Batch {
             consumer: &self.options.consumer,
             build: LIVE,
             owner: &self.parts.owner,
             events,
-            finished: items.iter().map(finished).collect(),
+            finished: finished.clone(),
             checkpoint: next.map(|position| (self.partition, position)),
             now: self.parts.clock.now(),
         };
@@ -218,6 +204,7 @@ impl Projector {
         if let Some((_, words)) = applied.foreign.first() {
             return Err(Stopped::Poison { reason: "fault", message: words.clone() });
         }
+        self.claims.settled(&finished);
         if !applied.fenced.is_empty() {
             tracing::info!(consumer = self.options.consumer, claims = applied.fenced.len(), "claims were taken over");
         }
@@ -259,13 +246,7 @@ impl Projector {
             self.parts.parking.park(ParkRequest { consumer: &consumer, record, reason, error }).await?;
             self.held.park(aggregate, Place::of(record));
         }
-        self.fail_row(item, if last { Status::Parked } else { Status::Failed }, &message).await
-    }
-
-    async fn fail_row(&self, item: &Item, status: Status, error: &str) -> Result<(), Error> {
-        let (consumer, owner) = (&self.options.consumer, &self.parts.owner);
-        self.parts.registry.fail(consumer, owner, &finished(item), status, error, self.parts.clock.now()).await?;
-        Ok(())
+        self.claims.fail(&item.finished(), if last { Status::Parked } else { Status::Failed }, &message).await
     }
 }
 
@@ -291,14 +272,5 @@ fn ownership(record: &Record, ordering: Ordering, handler: &str) -> (Aggregate, 
             let id = AggregateId::parse(&format!("{handler}:{}", record.partition)).expect("a short name");
             (Aggregate { kind, id }, record.position.0 + 1)
         }
-    }
-}
-
-fn finished(item: &Item) -> Finished {
-    Finished {
-        event_id: item.record.event_id,
-        aggregate_id: item.record.aggregate.id.as_str().to_owned(),
-        sequence: item.record.sequence,
-        attempt: item.attempt,
     }
 }

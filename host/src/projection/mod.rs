@@ -20,7 +20,7 @@ use crate::port::clock::Clock;
 use crate::port::read_model::ReadModel;
 use crate::port::registry::{Owner, Registry};
 use crate::sandbox::{ActiveHandler, Catalog};
-use crate::state::{ConsumerState, Error, Held, Parking, Place, Progress};
+use crate::state::{Claims, ConsumerState, Error, Held, Parking, Place, Progress};
 
 #[cfg(test)]
 mod tests;
@@ -80,6 +80,7 @@ pub struct Projector {
     /// Everything below was read; what is not applied of it is held.
     cursor: Position,
     held: Held,
+    claims: Claims,
     counters: metrics::Consumer,
     /// Checkpoint in the database, and when it was written.
     stored: (Position, Duration),
@@ -95,8 +96,10 @@ impl Projector {
             .map_or(Position(0), |(_, _, position)| position);
         parts.progress.register(&options.consumer, partition, cursor);
         let stored = (cursor, parts.clock.monotonic());
+        let (registry, clock) = (parts.registry.clone(), parts.clock.clone());
+        let claims = Claims::new(registry, clock, &options.consumer, parts.owner.clone(), options.lease_ms);
         let counters = parts.metrics.consumer(&options.consumer);
-        Ok(Projector { options, parts, partition, cursor, held: Held::default(), counters, stored })
+        Ok(Projector { options, parts, partition, cursor, held: Held::default(), claims, counters, stored })
     }
 
     /// Works until told to stop; then finishes the batch under way.

@@ -2,6 +2,7 @@
 //! aggregates are parked. Reads the log and calls the sandbox; decides nothing and appends nothing but `Operations`
 //! events.
 
+pub mod claims;
 pub mod completions;
 pub mod fold;
 pub mod held;
@@ -9,6 +10,7 @@ pub mod parking;
 pub mod progress;
 pub mod states;
 
+pub use claims::{Claims, finished};
 pub use completions::Completions;
 pub use fold::{EventView, Folded, Stream};
 pub use held::{Held, Place};

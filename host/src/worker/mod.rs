@@ -26,7 +26,7 @@ use crate::port::bus::Bus;
 use crate::port::clock::Clock;
 use crate::port::read_model::ReadModel;
 use crate::port::registry::{Owner, Registry};
-use crate::state::{ConsumerState, Error, Held, Parking, Place, Progress, Release, States};
+use crate::state::{Claims, ConsumerState, Error, Held, Parking, Place, Progress, Release, States};
 
 #[cfg(test)]
 mod tests;
@@ -80,6 +80,7 @@ pub struct Worker {
     /// Everything below was read; what is not decided of it is held.
     cursor: Position,
     held: Held,
+    claims: Claims,
     counters: metrics::Consumer,
     /// Checkpoint in the database, and when it was written.
     stored: (Position, Duration),
@@ -95,8 +96,10 @@ impl Worker {
             .map_or(Position(0), |(_, _, position)| position);
         parts.progress.register(&options.consumer, partition, cursor);
         let stored = (cursor, parts.clock.monotonic());
+        let (registry, clock) = (parts.registry.clone(), parts.clock.clone());
+        let claims = Claims::new(registry, clock, &options.consumer, parts.owner.clone(), options.lease_ms);
         let counters = parts.metrics.consumer(&options.consumer);
-        Ok(Worker { options, parts, partition, cursor, held: Held::default(), counters, stored })
+        Ok(Worker { options, parts, partition, cursor, held: Held::default(), claims, counters, stored })
     }
 
     /// Works until told to stop; then finishes the batch under way.
@@ -185,19 +188,24 @@ impl Worker {
         Ok(())
     }
 
-    /// The commands of this worker among the records, by aggregate, in the order of the log.
+    /// The aggregates with a command of this worker among the records, with all records of theirs (so that a stream can
+    /// go on from what is cached without reading the log), in the order of the log.
     fn mine(&self, records: Vec<Record>) -> Vec<(Aggregate, Vec<Record>)> {
+        let is_mine = |record: &Record| {
+            record.kind == EventKind::Command && self.options.topics.iter().any(|topic| **topic == *record.topic)
+        };
         let mut order: Vec<(Aggregate, Vec<Record>)> = Vec::new();
         let mut slots: HashMap<Aggregate, usize> = HashMap::new();
-        for record in records {
-            if record.kind != EventKind::Command || !self.options.topics.iter().any(|t| **t == *record.topic) {
-                continue;
-            }
-            let slot = *slots.entry(record.aggregate.clone()).or_insert_with(|| {
+        for record in records.iter().filter(|record| is_mine(record)) {
+            slots.entry(record.aggregate.clone()).or_insert_with(|| {
                 order.push((record.aggregate.clone(), Vec::new()));
                 order.len() - 1
             });
-            order[slot].1.push(record);
+        }
+        for record in records {
+            if let Some(slot) = slots.get(&record.aggregate) {
+                order[*slot].1.push(record);
+            }
         }
         order
     }

@@ -1,7 +1,7 @@
 //! Handles a batch of aggregates: claims their undecided commands, decides them in waves of at most one command of each
 //! aggregate, appends the outcomes of a wave together, and marks everything done in one transaction at the end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use uuid::Uuid;
 use super::Worker;
 use super::decide::{Answer, Job, decide};
 use super::outcome::Decided;
-use crate::domain::Aggregate;
+use crate::domain::{Aggregate, EventKind};
 use crate::error::{Classified, Kind};
 use crate::event_store::{AppendError, Appended, Record};
-use crate::port::registry::{Claim, Claimed, Finished, Status};
+use crate::port::registry::{Claimed, Finished, Status};
 use crate::sandbox::ActiveHandler;
-use crate::state::{Error, ParkRequest, Place, Stream};
+use crate::state::{Error, ParkRequest, Place, Stream, finished};
 
 /// How long an aggregate waits whose command another process holds, or whose part is away.
 const WAIT: Duration = Duration::from_millis(200);
@@ -36,7 +36,7 @@ struct Pending {
 }
 
 impl Worker {
-    /// Handles aggregates with the commands of theirs that were just read (none for one that was held).
+    /// Handles aggregates with the records of theirs that were just read (none for one that was held).
     pub(super) async fn handle(&mut self, items: Vec<(Aggregate, Vec<Record>)>) -> Result<(), Error> {
         let mut finished: Vec<Finished> = Vec::new();
         let opened = self.open_lanes(items).await?;
@@ -51,10 +51,11 @@ impl Worker {
     async fn open_lanes(&mut self, items: Vec<(Aggregate, Vec<Record>)>) -> Result<Vec<(Lane, Vec<Record>)>, Error> {
         let mut lanes = Vec::with_capacity(items.len());
         for (aggregate, records) in items {
-            let first = records.first().map_or(Place::LAST, Place::of);
+            let commands: Vec<Record> = records.iter().filter(|r| r.kind == EventKind::Command).cloned().collect();
+            let first = commands.first().map_or(Place::LAST, Place::of);
             if self.parts.parking.is_parked(&self.options.consumer, &aggregate) {
                 self.held.park(&aggregate, first);
-                self.mark_blocked(&records).await?;
+                self.claims.park_behind(&commands).await?;
                 continue;
             }
             if self.held.holds(&aggregate) && !records.is_empty() {
@@ -73,38 +74,9 @@ impl Worker {
             } else {
                 self.parts.states.stream_with(&aggregate, &active, &records).await?
             };
-            lanes.push((Lane { aggregate, stream, active, queue: VecDeque::new() }, records));
+            lanes.push((Lane { aggregate, stream, active, queue: VecDeque::new() }, commands));
         }
         Ok(lanes)
-    }
-
-    /// Commands behind a parked one get a row that says so; they are handled when it is released.
-    async fn mark_blocked(&self, records: &[Record]) -> Result<(), Error> {
-        let claims: Vec<Claim> = records.iter().map(claim_of).collect();
-        for (record, claimed) in records.iter().zip(self.claim_rows(&claims).await?) {
-            if let Claimed::Yes { attempt } = claimed {
-                let now = self.parts.clock.now();
-                let error = "waits for an earlier event of this aggregate, which is in the dead letters";
-                self.parts
-                    .registry
-                    .fail(
-                        &self.options.consumer,
-                        &self.parts.owner,
-                        &finished(record, attempt),
-                        Status::Parked,
-                        error,
-                        now,
-                    )
-                    .await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn claim_rows(&self, claims: &[Claim]) -> Result<Vec<Claimed>, Error> {
-        let (consumer, owner) = (&self.options.consumer, &self.parts.owner);
-        let now = self.parts.clock.now();
-        Ok(self.parts.registry.claim(consumer, owner, claims, self.options.lease_ms, now).await?)
     }
 
     /// Claims all undecided commands, and those just read that the log shows decided: these only need their row.
@@ -113,27 +85,25 @@ impl Worker {
         opened: Vec<(Lane, Vec<Record>)>,
         finished_now: &mut Vec<Finished>,
     ) -> Result<Vec<Lane>, Error> {
-        let mut claims = Vec::new();
         let mut owners: Vec<(usize, Record, bool)> = Vec::new();
         for (index, (lane, records)) in opened.iter().enumerate() {
             let undecided: Vec<Uuid> = lane.stream.undecided().iter().map(|r| r.event_id).collect();
             let decided = records.iter().filter(|r| !undecided.contains(&r.event_id));
             for (record, open) in decided.map(|r| (r, false)).chain(lane.stream.undecided().iter().map(|r| (r, true))) {
-                claims.push(claim_of(record));
                 owners.push((index, record.clone(), open));
             }
         }
-        if claims.is_empty() {
+        if owners.is_empty() {
             for (lane, _) in opened {
                 self.held.progressed(&lane.aggregate);
             }
             return Ok(Vec::new());
         }
-        let answers = self.claim_rows(&claims).await?;
+        let answers = self.claims.claim(owners.iter().map(|(_, record, _)| record)).await?;
         let mut lanes: Vec<Lane> = opened.into_iter().map(|(lane, _)| lane).collect();
-        let mut stopped: HashMap<usize, ()> = HashMap::new();
+        let mut stopped: HashSet<usize> = HashSet::new();
         for ((index, record, open), claimed) in owners.into_iter().zip(answers) {
-            if stopped.contains_key(&index) {
+            if stopped.contains(&index) {
                 continue;
             }
             match (claimed, open) {
@@ -141,19 +111,26 @@ impl Worker {
                 (Claimed::Yes { attempt }, false) => finished_now.push(finished(&record, attempt)),
                 (Claimed::DuplicateDone | Claimed::Stale, false) => self.counters.skipped.add(1),
                 (Claimed::InProgress, _) => {
-                    stopped.insert(index, ());
+                    stopped.insert(index);
                     let aggregate = lanes[index].aggregate.clone();
                     self.wait(&aggregate, Place::of(&record), "another process holds the claim");
                 }
                 (Claimed::Parked, false) => {}
-                (Claimed::Parked | Claimed::Stale | Claimed::DuplicateDone, true) => {
-                    stopped.insert(index, ());
+                (Claimed::DuplicateDone, true) => {
+                    // Decided by another process since the stream was read: read it again.
+                    stopped.insert(index);
+                    let aggregate = lanes[index].aggregate.clone();
+                    self.parts.states.forget(&aggregate);
+                    self.wait(&aggregate, Place::of(&record), "done elsewhere");
+                }
+                (Claimed::Parked | Claimed::Stale, true) => {
+                    stopped.insert(index);
                     self.reclaim(&record, &lanes[index].aggregate).await?;
                 }
             }
         }
         for (index, lane) in lanes.iter().enumerate() {
-            if lane.queue.is_empty() && !stopped.contains_key(&index) {
+            if lane.queue.is_empty() && !stopped.contains(&index) {
                 self.held.progressed(&lane.aggregate);
             }
         }
@@ -163,8 +140,7 @@ impl Worker {
 
     /// The log has no outcome of this command, so it is to be decided whatever its row says: the log is the truth.
     async fn reclaim(&mut self, record: &Record, aggregate: &Aggregate) -> Result<(), Error> {
-        let now = self.parts.clock.now();
-        self.parts.registry.release(&self.options.consumer, record.event_id, now).await?;
+        self.claims.release(record.event_id).await?;
         self.held.wait(aggregate, Place::of(record), self.parts.clock.monotonic());
         Ok(())
     }
@@ -208,9 +184,7 @@ impl Worker {
             tokio::select! {
                 done = &mut work => return Ok(done),
                 () = self.parts.clock.sleep(self.options.heartbeat_interval) => {
-                    let (consumer, owner) = (&self.options.consumer, &self.parts.owner);
-                    // A lost claim is found out when it is marked done; here it only must not be renewed.
-                    self.parts.registry.heartbeat(consumer, owner, claimed, self.parts.clock.now()).await?;
+                    self.claims.heartbeat(claimed).await?;
                 }
             }
         }
@@ -291,7 +265,7 @@ impl Worker {
 
     /// A failed attempt: tried again with back-off, parked after the last.
     async fn failed(&mut self, job: &Job, reason: &str, message: String) -> Result<(), Error> {
-        let (consumer, owner) = (&self.options.consumer, &self.parts.owner);
+        let consumer = &self.options.consumer;
         let aggregate = job.stream.aggregate();
         let failures = self.held.fail(aggregate, Place::of(&job.record), self.parts.clock.monotonic());
         self.counters.failed.add(1);
@@ -302,44 +276,18 @@ impl Worker {
             self.parts.parking.park(ParkRequest { consumer, record: &job.record, reason, error }).await?;
         }
         let status = if last { Status::Parked } else { Status::Failed };
-        let now = self.parts.clock.now();
-        self.parts.registry.fail(consumer, owner, &finished(&job.record, job.attempt), status, &message, now).await?;
+        self.claims.fail(&finished(&job.record, job.attempt), status, &message).await?;
         if last {
             self.held.park(aggregate, Place::of(&job.record));
             let behind: Vec<Record> = job.stream.undecided().iter().skip(1).cloned().collect();
-            self.mark_blocked(&behind).await?;
+            self.claims.park_behind(&behind).await?;
         }
         Ok(())
     }
 
     async fn mark_done(&mut self, done: Vec<Finished>) -> Result<(), Error> {
-        if done.is_empty() {
-            return Ok(());
-        }
-        let (consumer, owner) = (&self.options.consumer, &self.parts.owner);
-        let fenced = self.parts.registry.done(consumer, owner, &done, self.parts.clock.now()).await?;
-        if !fenced.is_empty() {
-            // Their outcome is in the log, whoever wrote it; the present owner of the claim finds it there.
-            tracing::info!(consumer, claims = fenced.len(), "claims were taken over before they were marked done");
-        }
-        self.counters.processed.add((done.len() - fenced.len()) as u64);
+        let count = self.claims.done(&done).await?;
+        self.counters.processed.add(count as u64);
         Ok(())
-    }
-}
-
-fn claim_of(record: &Record) -> Claim {
-    Claim {
-        event_id: record.event_id,
-        aggregate_id: record.aggregate.id.as_str().to_owned(),
-        sequence: record.sequence,
-    }
-}
-
-fn finished(record: &Record, attempt: u32) -> Finished {
-    Finished {
-        event_id: record.event_id,
-        aggregate_id: record.aggregate.id.as_str().to_owned(),
-        sequence: record.sequence,
-        attempt,
     }
 }
