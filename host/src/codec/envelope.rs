@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::Error;
 use super::json::Json;
 use crate::domain::{Aggregate, Digest, EventKind, Sequence, Timestamp};
 

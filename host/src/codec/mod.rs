@@ -6,6 +6,7 @@ pub mod envelope;
 pub mod fingerprint;
 pub mod json;
 pub mod segment;
+pub mod store;
 
 use crate::error::{Classified, Kind};
 
@@ -38,6 +39,9 @@ pub enum Error {
     /// Bytes of a segment that no writer wrote.
     #[error("segment: {reason}")]
     Segment { reason: String },
+    /// Bytes of `meta/store.json` that this release cannot read.
+    #[error("store: {reason}")]
+    Store { reason: String },
     /// Bytes of a checkpoint that no relay wrote.
     #[error("checkpoint: {reason}")]
     Checkpoint { reason: String },
@@ -48,7 +52,7 @@ impl Classified for Error {
         match self {
             Error::Json(_) | Error::Envelope { .. } | Error::ReservedMetadata { .. } => Kind::Invalid,
             Error::MetadataNotObject | Error::MetadataNotText { .. } | Error::TooLarge { .. } => Kind::Invalid,
-            Error::Segment { .. } | Error::Checkpoint { .. } => Kind::Corrupt,
+            Error::Segment { .. } | Error::Store { .. } | Error::Checkpoint { .. } => Kind::Corrupt,
         }
     }
 
@@ -60,6 +64,7 @@ impl Classified for Error {
             Error::MetadataNotObject | Error::MetadataNotText { .. } => "invalid_metadata",
             Error::TooLarge { .. } => "envelope_too_large",
             Error::Segment { .. } => "corrupt_segment",
+            Error::Store { .. } => "corrupt_store_meta",
             Error::Checkpoint { .. } => "corrupt_checkpoint",
         }
     }

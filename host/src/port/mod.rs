@@ -11,7 +11,7 @@ pub mod registry;
 use crate::error::{Classified, Kind};
 
 /// A failure of something behind a port.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The part is away, overloaded or timed out. A write may or may not have taken effect; every write of these
     /// ports can be repeated.

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::codec::{ENVELOPE_BYTES_MAX, fingerprint};
+use crate::codec::{ENVELOPE_BYTES_MAX, Error, fingerprint};
 
 fn json(text: &str) -> Json {
     Json::parse(text.as_bytes()).unwrap()

@@ -3,6 +3,10 @@
 
 #[cfg(test)]
 pub mod conformance;
+pub mod memory;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

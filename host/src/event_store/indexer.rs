@@ -1,0 +1,115 @@
+//! The indexer of a partition: takes committed segments into the index, several in one transaction when it is behind.
+//! The index is derived and moves by compare-and-set, so that several processes may do this at once (I1, I7).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Error;
+use super::log::Log;
+use super::view::{Folded, Relation, after, fold_heads, rows};
+use crate::domain::{Aggregate, SegmentNumber};
+use crate::port::index::{Applied, SegmentRows, Watermark};
+
+/// Events that one transaction takes: long enough to be cheap, short enough not to hold the database.
+const APPLY_EVENTS_MAX: usize = 8_192;
+/// Pauses after a failure: the first, and the longest.
+const RETRY_FIRST_MS: u64 = 50;
+const RETRY_MAX_MS: u64 = 5_000;
+
+/// Runs until the committer has ended and everything it wrote is indexed.
+pub(super) async fn run(log: Arc<Log>) -> Result<(), Error> {
+    let mut end = log.end.subscribe();
+    let mut committing = log.committing.subscribe();
+    let mut pause_ms = RETRY_FIRST_MS;
+    loop {
+        end.mark_unchanged();
+        let (from, segments) = log.view.lock().unindexed(APPLY_EVENTS_MAX);
+        if segments.is_empty() {
+            if !*committing.borrow_and_update() {
+                return Ok(());
+            }
+            // Both branches are cancel-safe; a closed channel cannot be, since `log` holds the senders.
+            tokio::select! {
+                _ = end.changed() => {}
+                _ = committing.changed() => {}
+            }
+            continue;
+        }
+        match apply(&log, &from, &segments).await {
+            Ok(()) => pause_ms = RETRY_FIRST_MS,
+            Err(Error::Port(error)) => {
+                tracing::warn!(%error, partition = log.partition.0, "cannot index the event log; trying again");
+                log.shared.clock.sleep(Duration::from_millis(pause_ms)).await;
+                pause_ms = (pause_ms * 2).min(RETRY_MAX_MS);
+            }
+            Err(error) => {
+                *log.stopped.lock() = Some(error.to_string());
+                return Err(error);
+            }
+        }
+    }
+}
+
+async fn apply(log: &Log, from: &Watermark, segments: &[Arc<Folded>]) -> Result<(), Error> {
+    let taken: Vec<SegmentRows> = segments.iter().map(|folded| rows(folded)).collect();
+    let applied = log.shared.index.apply(log.partition, from, &taken).await?;
+    match applied {
+        Applied::Done => {
+            if let Some(last) = segments.last() {
+                log.view.lock().indexed(&after(&last.segment));
+            }
+        }
+        Applied::Moved(present) => {
+            let relation = log.view.lock().relation(&present);
+            match relation {
+                Relation::Within => log.view.lock().indexed(&present),
+                // All of ours is in; the committer finds the rest by itself.
+                Relation::Ahead => {
+                    let mut view = log.view.lock();
+                    let end = view.end().clone();
+                    view.indexed(&end);
+                }
+                Relation::Behind => refold(log, present).await?,
+                Relation::Differs => return Err(Error::Index { reason: "it belongs to another history".into() }),
+            }
+        }
+    }
+    log.announce();
+    Ok(())
+}
+
+/// Somebody emptied the index: brings it back to where this view's overlay begins.
+async fn refold(log: &Log, from: Watermark) -> Result<(), Error> {
+    tracing::warn!(partition = log.partition.0, "the index went back; folding it again");
+    let target = log.view.lock().base().clone();
+    let mut at = from;
+    while at.segments < target.segments {
+        let segment = log.segment(at.segments).await?;
+        let mut aggregates: Vec<Aggregate> = segment.events.iter().map(|event| event.aggregate.clone()).collect();
+        aggregates.sort_unstable();
+        aggregates.dedup();
+        let found = log.shared.index.lookup(log.partition, &aggregates, &[]).await?;
+        if found.watermark != at || segment.header.prev_digest != at.digest {
+            // It moves under us: look again.
+            return Ok(());
+        }
+        let before = |aggregate: &Aggregate| match aggregates.binary_search(aggregate) {
+            Ok(place) => found.heads[place],
+            Err(_) => Default::default(),
+        };
+        let heads = fold_heads(&segment, before).map_err(|aggregate| broken(log, at.segments, &aggregate))?;
+        let folded = Folded { segment, heads };
+        match log.shared.index.apply(log.partition, &at, &[rows(&folded)]).await? {
+            Applied::Done => at = after(&folded.segment),
+            Applied::Moved(_) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn broken(log: &Log, segment: SegmentNumber, aggregate: &Aggregate) -> Error {
+    Error::Chain {
+        key: crate::codec::segment::key(log.partition, segment),
+        reason: format!("its numbers of {aggregate} do not follow"),
+    }
+}

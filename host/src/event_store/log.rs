@@ -1,0 +1,146 @@
+//! One partition of the log as its tasks and readers share it: the view under a lock that is never held over I/O, and
+//! the signals that move with it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quick_cache::Weighter;
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+use super::judge::Request;
+use super::view::View;
+use super::{AppendError, Error, Options};
+use crate::codec::segment::{self, Segment};
+use crate::domain::{Partition, Position, SegmentNumber};
+use crate::port::clock::Clock;
+use crate::port::index::Index;
+use crate::port::object_store::ObjectStore;
+
+/// What all partitions share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub store: Uuid,
+    pub options: Options,
+    pub objects: Arc<dyn ObjectStore>,
+    pub index: Arc<dyn Index>,
+    pub clock: Arc<dyn Clock>,
+    pub cache: SegmentCache,
+}
+
+/// Older segments that readers asked for.
+pub(super) type SegmentCache = quick_cache::sync::Cache<(Partition, SegmentNumber), Arc<Segment>, ByBytes>;
+
+/// Segments weigh their bytes.
+#[derive(Debug, Clone)]
+pub(super) struct ByBytes;
+
+impl Weighter<(Partition, SegmentNumber), Arc<Segment>> for ByBytes {
+    fn weight(&self, _: &(Partition, SegmentNumber), segment: &Arc<Segment>) -> u64 {
+        segment.bytes.len() as u64
+    }
+}
+
+/// One partition.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub partition: Partition,
+    pub shared: Arc<Shared>,
+    pub view: Mutex<View>,
+    /// Position that the next event gets.
+    pub end: watch::Sender<Position>,
+    /// First position that the index does not have.
+    pub indexed: watch::Sender<Position>,
+    /// Whether the committer still runs: the indexer ends after it.
+    pub committing: watch::Sender<bool>,
+    /// `None` once the store is closed.
+    pub queue: Mutex<Option<mpsc::UnboundedSender<Vec<Request>>>>,
+    /// Bytes of requests taken and not yet answered.
+    pub queued_bytes: AtomicUsize,
+    /// Why the committer stopped, if it did.
+    pub stopped: Mutex<Option<String>>,
+}
+
+impl Log {
+    /// Fetches and checks a segment of this store; `None` when its slot is free.
+    pub(super) async fn fetch(&self, number: SegmentNumber) -> Result<Option<Segment>, Error> {
+        let key = segment::key(self.partition, number);
+        match self.shared.objects.get(&key).await? {
+            Some(bytes) => self.decode(number, bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Checks that bytes are the segment of this store with this number.
+    pub(super) fn decode(&self, number: SegmentNumber, bytes: Bytes) -> Result<Segment, Error> {
+        let key = segment::key(self.partition, number);
+        let segment = segment::decode(bytes).map_err(|source| Error::Object { key: key.clone(), source })?;
+        let header = &segment.header;
+        if header.store != self.shared.store {
+            return Err(Error::Chain { key, reason: format!("it belongs to store {}", header.store) });
+        }
+        if header.partition != self.partition || header.segment != number {
+            let reason = format!("it is segment {} of partition {}", header.segment, header.partition);
+            return Err(Error::Chain { key, reason });
+        }
+        Ok(segment)
+    }
+
+    /// A segment for a reader: from memory when it is there.
+    pub(super) async fn segment(&self, number: SegmentNumber) -> Result<Arc<Segment>, Error> {
+        let in_memory = self.view.lock().segment(number);
+        if let Some(segment) = in_memory {
+            return Ok(segment);
+        }
+        if let Some(segment) = self.shared.cache.get(&(self.partition, number)) {
+            return Ok(segment);
+        }
+        let Some(segment) = self.fetch(number).await? else {
+            let key = segment::key(self.partition, number);
+            return Err(Error::Chain { key, reason: "a committed segment is missing".into() });
+        };
+        let segment = Arc::new(segment);
+        self.shared.cache.insert((self.partition, number), segment.clone());
+        Ok(segment)
+    }
+
+    /// Tells everybody how far log and index are.
+    pub(super) fn announce(&self) {
+        let (end, indexed) = {
+            let view = self.view.lock();
+            (view.end().next_position, view.base().next_position)
+        };
+        let moves = |to: Position| move |at: &mut Position| std::mem::replace(at, to) != to;
+        self.end.send_if_modified(moves(end));
+        self.indexed.send_if_modified(moves(indexed));
+    }
+
+    /// Hands requests to the committer, all or none.
+    pub(super) fn enqueue(&self, requests: Vec<Request>) -> Result<(), (Vec<Request>, AppendError)> {
+        if let Some(reason) = self.stopped.lock().clone() {
+            return Err((requests, AppendError::Stopped { reason }));
+        }
+        let options = &self.shared.options;
+        let bytes: usize = requests.iter().map(|request| request.append.bytes()).sum();
+        let before = self.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
+        let full = before > 0 && before + bytes > options.queue_bytes_max;
+        let behind = self.view.lock().unindexed_bytes() > options.unindexed_bytes_max;
+        let refused = if full || behind {
+            Some((requests, AppendError::Busy))
+        } else {
+            match self.queue.lock().as_ref() {
+                Some(queue) => queue.send(requests).err().map(|back| (back.0, AppendError::Closed)),
+                None => Some((requests, AppendError::Closed)),
+            }
+        };
+        match refused {
+            None => Ok(()),
+            Some(refused) => {
+                self.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
+                Err(refused)
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Opening: which store this is, whether the index belongs to its log, and where the log ends. An index that is missing,
+//! empty, of another store, ahead of the log or of another history is thrown away and folded again (I1).
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::indexer::broken;
+use super::log::{ByBytes, Log, SegmentCache, Shared};
+use super::view::{Folded, View, after, fold_heads, rows};
+use super::{Error, OpenReport, Options, Rebuilt};
+use crate::codec::segment::{NO_DIGEST, Segment};
+use crate::codec::store::{self, PARTITIONS_MAX, StoreMeta};
+use crate::domain::{Aggregate, Partition, Position, SegmentNumber};
+use crate::port;
+use crate::port::clock::Clock;
+use crate::port::index::{Applied, Head, Index, Watermark};
+use crate::port::object_store::{ObjectStore, PutNew};
+
+/// Segments fetched at once while folding.
+const FETCH_AHEAD: u64 = 16;
+/// Events that one transaction takes while folding.
+const APPLY_EVENTS_MAX: usize = 8_192;
+/// Attempts at creating the store when the answer is not clear.
+const CREATE_ATTEMPTS: u32 = 20;
+const CREATE_PAUSE_MS: u64 = 250;
+/// Guess of a segment's size, for sizing the cache's tables.
+const SEGMENT_BYTES_GUESS: usize = 16 * 1024;
+
+/// A log ready to be served, and the number of this writer session.
+pub(super) struct Opened {
+    pub log: Arc<Log>,
+    pub epoch: u64,
+}
+
+/// Reads or creates `meta/store.json`; whether it was created now.
+async fn store_meta(
+    options: &Options,
+    objects: &dyn ObjectStore,
+    clock: &dyn Clock,
+) -> Result<(StoreMeta, bool), Error> {
+    let object = |source| Error::Object { key: store::KEY.into(), source };
+    let fresh = StoreMeta {
+        format: store::FORMAT.into(),
+        store: clock.random_id(),
+        partitions: options.partitions.clamp(1, PARTITIONS_MAX),
+        created_at: clock.now(),
+    };
+    for _ in 0..CREATE_ATTEMPTS {
+        if let Some(bytes) = objects.get(store::KEY).await? {
+            let meta = StoreMeta::decode(&bytes).map_err(object)?;
+            let created = meta.store == fresh.store;
+            return Ok((meta, created));
+        }
+        if objects.put_new(store::KEY, fresh.encode()).await? == PutNew::Created {
+            return Ok((fresh, true));
+        }
+        clock.sleep(Duration::from_millis(CREATE_PAUSE_MS)).await;
+    }
+    let reason = "it does not say whether meta/store.json was written".to_owned();
+    Err(Error::Port(port::Error::Unavailable { what: "the object store", reason }))
+}
+
+/// Opens every partition.
+pub(super) async fn open(
+    options: Options,
+    objects: Arc<dyn ObjectStore>,
+    index: Arc<dyn Index>,
+    clock: Arc<dyn Clock>,
+) -> Result<(Arc<Shared>, Vec<Opened>, OpenReport), Error> {
+    let (meta, created) = store_meta(&options, objects.as_ref(), clock.as_ref()).await?;
+    let items = options.cache_bytes_max / SEGMENT_BYTES_GUESS;
+    let cache = SegmentCache::with_weighter(items.max(16), options.cache_bytes_max as u64, ByBytes);
+    let shared = Arc::new(Shared { store: meta.store, options, objects, index, clock, cache });
+    let mut report = OpenReport { created, rebuilt: None, folded_events: 0 };
+    if let Some(why) = unfit(&shared, meta.partitions).await? {
+        shared.index.reset(meta.store).await?;
+        report.rebuilt = why;
+    }
+    let mut opened = Vec::with_capacity(usize::from(meta.partitions));
+    for partition in (0..meta.partitions).map(Partition) {
+        let watermark = shared.index.watermark(partition).await?;
+        let log = new_log(partition, shared.clone(), watermark);
+        let (epoch, folded) = catch_up(&log).await?;
+        report.folded_events += folded;
+        opened.push(Opened { log, epoch });
+    }
+    Ok((shared, opened, report))
+}
+
+fn new_log(partition: Partition, shared: Arc<Shared>, at: Watermark) -> Arc<Log> {
+    let position = at.next_position;
+    let view = View::new(at, shared.options.heads_max, shared.options.recent_bytes_max);
+    Arc::new(Log {
+        partition,
+        shared,
+        view: Mutex::new(view),
+        end: watch::Sender::new(position),
+        indexed: watch::Sender::new(position),
+        committing: watch::Sender::new(true),
+        queue: Mutex::new(None),
+        queued_bytes: Default::default(),
+        stopped: Mutex::new(None),
+    })
+}
+
+/// Why the index must be reset: `Some(None)` when it is merely new, like the store.
+async fn unfit(shared: &Arc<Shared>, partitions: u16) -> Result<Option<Option<Rebuilt>>, Error> {
+    match shared.index.store_id().await? {
+        Some(id) if id == shared.store => {}
+        Some(_) => return Ok(Some(Some(Rebuilt::OtherStore))),
+        None => {
+            for partition in (0..partitions).map(Partition) {
+                let log = new_log(partition, shared.clone(), start());
+                if log.fetch(SegmentNumber(0)).await?.is_some() {
+                    return Ok(Some(Some(Rebuilt::Empty)));
+                }
+            }
+            return Ok(Some(None));
+        }
+    }
+    for partition in (0..partitions).map(Partition) {
+        let watermark = shared.index.watermark(partition).await?;
+        let Some(last) = watermark.segments.0.checked_sub(1) else { continue };
+        let log = new_log(partition, shared.clone(), watermark.clone());
+        match log.fetch(SegmentNumber(last)).await? {
+            None => return Ok(Some(Some(Rebuilt::Ahead))),
+            Some(segment) if after(&segment) != watermark => return Ok(Some(Some(Rebuilt::DigestDiffers))),
+            Some(_) => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Where every log begins.
+fn start() -> Watermark {
+    Watermark { segments: SegmentNumber(0), next_position: Position(0), digest: NO_DIGEST }
+}
+
+/// Folds everything from the index's watermark to the log's end; gives the next epoch and how many events it folded.
+async fn catch_up(log: &Arc<Log>) -> Result<(u64, u64), Error> {
+    let begin = log.view.lock().end().segments;
+    let mut epoch = 0;
+    if let Some(last) = begin.0.checked_sub(1)
+        && let Some(segment) = log.fetch(SegmentNumber(last)).await?
+    {
+        epoch = segment.header.epoch;
+    }
+    let mut folded = 0;
+    let mut ahead = 1;
+    loop {
+        let next = log.view.lock().end().segments.0;
+        let fetched = join_all((next..next + ahead).map(|number| log.fetch(SegmentNumber(number)))).await;
+        let mut ended = false;
+        for segment in fetched {
+            let Some(segment) = segment? else {
+                ended = true;
+                break;
+            };
+            epoch = segment.header.epoch;
+            folded += segment.events.len() as u64;
+            fold(log, segment).await?;
+        }
+        if ended {
+            break;
+        }
+        ahead = FETCH_AHEAD;
+    }
+    apply(log).await?;
+    log.announce();
+    Ok((epoch + 1, folded))
+}
+
+async fn fold(log: &Arc<Log>, segment: Segment) -> Result<(), Error> {
+    let waiting: usize = log.view.lock().unindexed(usize::MAX).1.iter().map(|f| f.segment.events.len()).sum();
+    if waiting >= APPLY_EVENTS_MAX {
+        apply(log).await?;
+    }
+    let unknown: Vec<Aggregate> = {
+        let view = log.view.lock();
+        let end = view.end();
+        if segment.header.prev_digest != end.digest || segment.header.first_position != end.next_position {
+            let reason = "it does not follow the segment before it".to_owned();
+            return Err(Error::Chain { key: segment.key(), reason });
+        }
+        let mut seen = HashSet::new();
+        let aggregates = segment.events.iter().map(|event| &event.aggregate);
+        aggregates.filter(|a| view.head(a).is_none() && seen.insert(*a)).cloned().collect()
+    };
+    let mut looked: Vec<Head> = Vec::new();
+    if !unknown.is_empty() {
+        looked = log.shared.index.lookup(log.partition, &unknown, &[]).await?.heads;
+    }
+    let mut view = log.view.lock();
+    let before = |aggregate: &Aggregate| {
+        let place = || unknown.iter().position(|other| other == aggregate);
+        view.head(aggregate).or_else(|| looked.get(place()?).copied()).unwrap_or_default()
+    };
+    let number = segment.header.segment;
+    let heads = fold_heads(&segment, before).map_err(|aggregate| broken(log, number, &aggregate))?;
+    view.fold(Folded { segment: Arc::new(segment), heads });
+    Ok(())
+}
+
+/// Takes what was folded into the index.
+async fn apply(log: &Arc<Log>) -> Result<(), Error> {
+    loop {
+        let (from, segments) = log.view.lock().unindexed(APPLY_EVENTS_MAX);
+        let Some(last) = segments.last() else { return Ok(()) };
+        let taken: Vec<_> = segments.iter().map(|folded| rows(folded)).collect();
+        match log.shared.index.apply(log.partition, &from, &taken).await? {
+            Applied::Done => log.view.lock().indexed(&after(&last.segment)),
+            // Another process folds the same: its work is ours.
+            Applied::Moved(present) => {
+                let mut view = log.view.lock();
+                if present.segments <= from.segments {
+                    return Err(Error::Index { reason: "it moves backwards while it is folded".into() });
+                }
+                view.indexed(&present);
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Reads: streams of aggregates, events by id, the log in order. Overlay first, then the index, then segments; what the
+//! overlay held before the index was asked is in one of the two, so that nothing committed is ever missed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::judge::Known;
+use super::log::Log;
+use super::view::EventAt;
+use super::{Error, Record};
+use crate::domain::{Aggregate, EventKind, Position, SegmentNumber, Sequence};
+use crate::port::index::{EventRow, Head};
+
+fn contradiction(reason: String) -> Error {
+    Error::Index { reason }
+}
+
+impl Log {
+    /// The record of a row of the index.
+    pub(super) async fn record(&self, row: &EventRow) -> Result<Record, Error> {
+        let segment = self.segment(row.segment).await?;
+        let index = row.position.0.checked_sub(segment.header.first_position.0);
+        let record = index.and_then(|index| Record::of(&segment, usize::try_from(index).ok()?));
+        record
+            .filter(|record| record.event_id == row.event_id)
+            .ok_or_else(|| contradiction(format!("segment {} does not hold event {}", row.segment, row.event_id)))
+    }
+
+    /// The record of an event, wherever it was found.
+    pub(super) async fn known(&self, known: &Known) -> Result<Record, Error> {
+        match known {
+            Known::Memory(EventAt { segment, index }) => {
+                Record::of(segment, *index).ok_or_else(|| contradiction("an event has left its segment".into()))
+            }
+            Known::Row(row) => self.record(row).await,
+        }
+    }
+
+    /// The event and, for a domain event, those of the same decision that follow it in its segment.
+    pub(super) async fn decision(&self, first: &Record) -> Result<Vec<Record>, Error> {
+        let mut records = vec![first.clone()];
+        if first.kind == EventKind::Command {
+            return Ok(records);
+        }
+        let segment = self.segment(first.segment).await?;
+        let begin = usize::try_from(first.position.0 - segment.header.first_position.0)
+            .map_err(|_| contradiction("a position beyond its segment".into()))?;
+        for index in begin + 1..segment.events.len() {
+            let event = &segment.events[index];
+            let same = event.kind == EventKind::Domain && event.aggregate == first.aggregate;
+            if !same || event.command_id.is_none() || event.command_id != first.command_id {
+                break;
+            }
+            records.extend(Record::of(&segment, index));
+        }
+        Ok(records)
+    }
+
+    pub(super) async fn heads(&self, aggregates: &[Aggregate]) -> Result<Vec<Head>, Error> {
+        let (mut heads, missing): (Vec<Option<Head>>, Vec<Aggregate>) = {
+            let view = self.view.lock();
+            let heads: Vec<Option<Head>> = aggregates.iter().map(|aggregate| view.head(aggregate)).collect();
+            let missing = aggregates.iter().zip(&heads).filter(|(_, head)| head.is_none()).map(|(a, _)| a.clone());
+            let missing = missing.collect();
+            (heads, missing)
+        };
+        if !missing.is_empty() {
+            let found = self.shared.index.lookup(self.partition, &missing, &[]).await?;
+            let mut view = self.view.lock();
+            for (aggregate, head) in missing.iter().zip(&found.heads) {
+                view.learn(aggregate, *head, &found.watermark);
+            }
+            let mut found = found.heads.into_iter();
+            heads.iter_mut().filter(|head| head.is_none()).for_each(|head| *head = found.next());
+        }
+        Ok(heads.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    pub(super) async fn stream(
+        &self,
+        aggregate: &Aggregate,
+        after: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Record>, Error> {
+        let (head, overlay) = {
+            let view = self.view.lock();
+            (view.head(aggregate), view.stream(aggregate))
+        };
+        if limit == 0 || head.is_some_and(|head| head.last <= after) {
+            return Ok(Vec::new());
+        }
+        let mut records = Vec::new();
+        let overlay_first = overlay.first().map(|at| at.segment.events[at.index].sequence);
+        if overlay_first.is_none_or(|first| first.0 > after.0 + 1) {
+            for row in self.shared.index.stream(aggregate, after, limit).await? {
+                records.push(self.record(&row).await?);
+            }
+        }
+        for at in overlay {
+            let next = records.last().map_or(after, |record: &Record| record.sequence);
+            if records.len() < limit && at.segment.events[at.index].sequence > next {
+                records.extend(Record::of(&at.segment, at.index));
+            }
+        }
+        let dense = records.iter().zip(after.0 + 1..).all(|(record, sequence)| record.sequence.0 == sequence);
+        if !dense {
+            return Err(contradiction(format!("the stream of {aggregate} has a gap after {after}")));
+        }
+        Ok(records)
+    }
+
+    /// Fills in the events among `ids` that this partition's overlay holds.
+    pub(super) fn find_in_memory(&self, ids: &[Uuid], found: &mut [Option<Record>]) {
+        let view = self.view.lock();
+        for (id, found) in ids.iter().zip(found) {
+            if let Some(at) = view.event(id) {
+                *found = Record::of(&at.segment, at.index);
+            }
+        }
+    }
+
+    pub(super) async fn read(&self, from: Position, limit: usize) -> Result<Vec<Record>, Error> {
+        let end = *self.end.borrow();
+        let mut records = Vec::new();
+        if from >= end || limit == 0 {
+            return Ok(records);
+        }
+        let mut segment = self.holding(from).await?;
+        loop {
+            let next = Position(from.0 + records.len() as u64);
+            let skip = usize::try_from(next.0 - segment.header.first_position.0)
+                .map_err(|_| contradiction("a position beyond its segment".into()))?;
+            for index in skip..segment.events.len() {
+                if records.len() == limit {
+                    return Ok(records);
+                }
+                records.extend(Record::of(&segment, index));
+            }
+            if records.len() == limit || segment.next_position() >= end {
+                return Ok(records);
+            }
+            segment = self.segment(SegmentNumber(segment.header.segment.0 + 1)).await?;
+        }
+    }
+
+    /// The segment that holds a committed position.
+    async fn holding(&self, position: Position) -> Result<Arc<crate::codec::segment::Segment>, Error> {
+        let in_memory = self.view.lock().holding(position);
+        if let Some(segment) = in_memory {
+            return Ok(segment);
+        }
+        match self.shared.index.locate(self.partition, position).await? {
+            Some((number, _)) => {
+                let segment = self.segment(number).await?;
+                if segment.header.first_position <= position && position < segment.next_position() {
+                    return Ok(segment);
+                }
+                Err(contradiction(format!("segment {number} does not hold position {position}")))
+            }
+            None => Err(contradiction(format!("no segment is known to hold position {position}"))),
+        }
+    }
+
+    pub(super) async fn segment_of(&self, position: Position) -> Result<SegmentNumber, Error> {
+        let end = {
+            let view = self.view.lock();
+            view.end().clone()
+        };
+        if position >= end.next_position {
+            return Ok(end.segments);
+        }
+        Ok(self.holding(position).await?.header.segment)
+    }
+
+    /// Aggregates of a type with an id above `after`, those of the overlay included.
+    pub(super) fn overlay_aggregates(&self, kind: &str, after: Option<&str>, into: &mut BTreeSet<Aggregate>) {
+        let view = self.view.lock();
+        let above = |aggregate: &&Aggregate| after.is_none_or(|after| aggregate.id.as_str() > after);
+        into.extend(view.touched(kind).filter(above).cloned());
+    }
+}

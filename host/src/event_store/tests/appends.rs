@@ -1,0 +1,196 @@
+//! What one writer's appends give, and what readers then see.
+
+use super::*;
+use crate::domain::EventKind;
+
+fn conflict(error: &AppendError) -> (Option<u64>, u64) {
+    match error {
+        AppendError::Conflict { expected, actual, .. } => (*expected, *actual),
+        other => panic!("no conflict: {other}"),
+    }
+}
+
+#[tokio::test]
+async fn numbers_are_dense_and_lines_are_the_stored_bytes() {
+    let (objects, process) = fresh().await;
+    assert!(process.report.created && process.report.rebuilt.is_none());
+    let (store, a, b) = (&process.store, account("a"), account("b"));
+    let first = store.append(command(1, &a, Expected::Any)).await.unwrap();
+    assert_eq!((numbers(&first), first.replayed), (vec![1], false));
+    assert_eq!(numbers(&store.append(outcome(1, 1, &a, 2, Expected::LastDomain(Sequence(0)))).await.unwrap()), [2, 3]);
+    store.append(command(2, &b, Expected::Client(0))).await.unwrap();
+    let log = store.read(Partition(0), Position(0), 100).await.unwrap();
+    assert_eq!(log.iter().map(|record| record.position.0).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert_eq!(store.end(Partition(0)), Position(4));
+    let envelope = log[1].envelope().unwrap();
+    assert_eq!((envelope.sequence_number, envelope.event_id), (Sequence(2), log[1].event_id));
+    let object = objects.get("events/0000/000000000000/0000000000000001.ndjson").await.unwrap().unwrap();
+    let line = object.split(|b| *b == b'\n').nth(1).unwrap().to_vec();
+    assert_eq!(line, log[1].line);
+    process.end().await;
+}
+
+#[tokio::test]
+async fn the_same_command_again_gives_the_first_answer_and_other_content_is_refused() {
+    let (_, process) = fresh().await;
+    let (store, a) = (&process.store, account("a"));
+    let first = store.append(command(1, &a, Expected::Client(0))).await.unwrap();
+    store.append(command(2, &a, Expected::Any)).await.unwrap();
+    for indexed in [false, true] {
+        let again = store.append(command(1, &a, Expected::Missing)).await.unwrap();
+        assert!(again.replayed);
+        assert_eq!(again.records[0].line, first.records[0].line);
+        let mut other = command(1, &a, Expected::Any);
+        other.drafts = vec![command_draft(Uuid::from_u128(1), &a, r#"{"x":1}"#)];
+        assert!(matches!(store.append(other).await, Err(AppendError::Mismatch { .. })));
+        let elsewhere = store.append(command(1, &account("b"), Expected::Any)).await;
+        assert!(matches!(elsewhere, Err(AppendError::Mismatch { .. })));
+        if !indexed {
+            let mut indexed = store.watch_indexed(Partition(0));
+            indexed.wait_for(|position| *position == Position(2)).await.unwrap();
+        }
+    }
+    process.end().await;
+}
+
+#[tokio::test]
+async fn twins_in_one_batch_are_written_once() {
+    let (_, process) = fresh().await;
+    let (store, a) = (&process.store, account("a"));
+    let mut other = command(1, &a, Expected::Any);
+    other.drafts = vec![command_draft(Uuid::from_u128(1), &a, r#"{"x":1}"#)];
+    let twins = vec![command(1, &a, Expected::Any), command(1, &a, Expected::Client(0)), other];
+    let answers = store.append_all(twins).await;
+    assert!(!answers[0].as_ref().unwrap().replayed);
+    assert!(answers[1].as_ref().unwrap().replayed);
+    assert!(matches!(answers[2], Err(AppendError::Mismatch { .. })));
+    assert_eq!(store.end(Partition(0)), Position(1));
+    process.end().await;
+}
+
+#[tokio::test]
+async fn expected_seq_follows_the_rule_of_the_contract() {
+    let (_, process) = fresh().await;
+    let (store, a) = (&process.store, account("a"));
+    assert_eq!(conflict(&store.append(command(9, &a, Expected::Missing)).await.unwrap_err()), (None, 0));
+    assert_eq!(conflict(&store.append(command(9, &a, Expected::Client(1))).await.unwrap_err()), (Some(1), 0));
+    store.append(command(1, &a, Expected::Client(0))).await.unwrap(); // 1
+    store.append(command(2, &a, Expected::Client(1))).await.unwrap(); // 2, without waiting for an outcome
+    store.append(outcome(1, 1, &a, 1, Expected::LastDomain(Sequence(0)))).await.unwrap(); // 3
+    // 2 is the last command and only outcomes follow it; 3 is the last event; 1 is neither.
+    assert_eq!(conflict(&store.append(command(9, &a, Expected::Client(1))).await.unwrap_err()), (Some(1), 3));
+    assert_eq!(conflict(&store.append(command(9, &a, Expected::Client(0))).await.unwrap_err()), (Some(0), 3));
+    store.append(command(3, &a, Expected::Client(2))).await.unwrap(); // 4
+    store.append(outcome(2, 2, &a, 1, Expected::LastDomain(Sequence(3)))).await.unwrap(); // 5
+    store.append(command(4, &a, Expected::Client(5))).await.unwrap(); // 6
+    assert_eq!(store.head(&a).await.unwrap().last, Sequence(6));
+    process.end().await;
+}
+
+#[tokio::test]
+async fn an_outcome_is_written_once_whole_and_adopted_by_whoever_comes_later() {
+    let (_, process) = fresh().await;
+    let (store, a) = (&process.store, account("a"));
+    store.append(command(1, &a, Expected::Any)).await.unwrap();
+    assert!(store.outcome(Uuid::from_u128(1)).await.unwrap().is_empty());
+    let stored = store.append(outcome(1, 1, &a, 3, Expected::LastDomain(Sequence(0)))).await.unwrap();
+    // Another worker decided otherwise, with fewer events, on the view before: what is recorded holds.
+    let late = store.append(outcome(1, 1, &a, 1, Expected::LastDomain(Sequence(0)))).await.unwrap();
+    assert!(late.replayed);
+    assert_eq!(numbers(&late), numbers(&stored));
+    assert_eq!(store.outcome(Uuid::from_u128(1)).await.unwrap().len(), 3);
+    // A second command's outcome on a view that lacks the first one's is fenced.
+    store.append(command(2, &a, Expected::Any)).await.unwrap();
+    let fenced = store.append(outcome(2, 5, &a, 1, Expected::LastDomain(Sequence(0)))).await.unwrap_err();
+    assert_eq!(conflict(&fenced), (Some(0), 5));
+    let unknown = store.append(outcome(9, 9, &a, 1, Expected::Any)).await.unwrap_err();
+    assert!(matches!(unknown, AppendError::Malformed { .. }));
+    process.end().await;
+}
+
+#[tokio::test]
+async fn chained_outcomes_share_a_segment_and_fail_with_the_one_before() {
+    let (_, process) = fresh().await;
+    let (store, a) = (&process.store, account("a"));
+    let commands = (1..=4).map(|n| command(n, &a, Expected::Any)).collect();
+    assert!(store.append_all(commands).await.iter().all(Result::is_ok));
+    let answers = store
+        .append_all(vec![
+            outcome(1, 1, &a, 2, Expected::LastDomain(Sequence(0))),
+            outcome(2, 2, &a, 1, Expected::Chained),
+        ])
+        .await;
+    let written: Vec<_> = answers.iter().map(|answer| answer.as_ref().unwrap()).collect();
+    assert_eq!((numbers(written[0]), numbers(written[1])), (vec![5, 6], vec![7]));
+    assert_eq!(written[0].records[0].segment, written[1].records[0].segment);
+    // The first is replayed: what the second was decided on is not what was written now.
+    let answers = store
+        .append_all(vec![
+            outcome(2, 2, &a, 1, Expected::LastDomain(Sequence(0))),
+            outcome(3, 3, &a, 1, Expected::Chained),
+        ])
+        .await;
+    assert!(answers[0].as_ref().unwrap().replayed);
+    assert_eq!(conflict(answers[1].as_ref().unwrap_err()).1, 7);
+    process.end().await;
+}
+
+#[tokio::test]
+async fn an_append_over_the_limits_or_of_no_form_is_refused() {
+    let (_, process) = fresh().await;
+    let (store, a, b) = (&process.store, account("a"), account("b"));
+    let none = Append { drafts: vec![], ..command(1, &a, Expected::Any) };
+    let other = Append { aggregate: b, ..command(1, &a, Expected::Any) };
+    let mut mixed = command(1, &a, Expected::Any);
+    mixed.drafts.push(event_draft(Uuid::from_u128(1), 0, &a));
+    for append in [none, other, mixed] {
+        assert!(matches!(store.append(append).await, Err(AppendError::Malformed { .. })));
+    }
+    store.append(command(1, &a, Expected::Any)).await.unwrap();
+    let large = store.append(outcome(1, 1, &a, 4097, Expected::Any)).await;
+    assert!(matches!(large, Err(AppendError::TooLarge { events: 4097, .. })));
+    process.end().await;
+}
+
+#[tokio::test]
+async fn readers_see_the_same_from_memory_index_and_segments() {
+    let (objects, process) = fresh().await;
+    let (store, a) = (&process.store, account("a"));
+    for n in 0..10u64 {
+        store.append(command(u128::from(n) + 1, &a, Expected::Any)).await.unwrap();
+        store.append(command(u128::from(n) + 100, &account(&format!("b{n}")), Expected::Any)).await.unwrap();
+    }
+    let ids: Vec<Uuid> = [1u128, 105, 999, 10].map(Uuid::from_u128).into();
+    let read = async |store: &EventStore| {
+        let stream = store.stream(&a, Sequence(3), 4).await.unwrap();
+        assert_eq!(stream.iter().map(|r| r.sequence.0).collect::<Vec<_>>(), [4, 5, 6, 7]);
+        assert!(store.stream(&a, Sequence(10), 4).await.unwrap().is_empty());
+        let found = store.find(&ids).await.unwrap();
+        assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, true]);
+        let tail = store.read(Partition(0), Position(5), 7).await.unwrap();
+        assert_eq!(tail.iter().map(|r| r.position.0).collect::<Vec<_>>(), (5..12).collect::<Vec<_>>());
+        assert_eq!(store.segment_of(Partition(0), Position(7)).await.unwrap(), tail[2].segment);
+        assert_eq!(store.segment_of(Partition(0), Position(20)).await.unwrap().0, tail[6].segment.0 + 9);
+        let names = store.aggregates("Account", Some("b2"), 3).await.unwrap();
+        assert_eq!(names.iter().map(|a| a.id.as_str().to_owned()).collect::<Vec<_>>(), ["b3", "b4", "b5"]);
+        assert!(tail.iter().all(|record| record.kind == EventKind::Command));
+        stream.into_iter().chain(tail).map(|record| record.line).collect::<Vec<_>>()
+    };
+    let live = read(store).await;
+    process.end().await;
+    // A new process with the index, one without, and one that keeps nothing in memory.
+    let index: Arc<dyn Index> = Arc::new(MemoryIndex::new());
+    let small = Options { recent_bytes_max: 0, cache_bytes_max: 0, heads_max: 2, ..options() };
+    for (index, options, rebuilt) in [
+        (index.clone(), options(), Some(Rebuilt::Empty)),
+        (index.clone(), options(), None),
+        (index.clone(), small.clone(), None),
+        (Arc::new(MemoryIndex::new()), small, Some(Rebuilt::Empty)),
+    ] {
+        let process = start(objects.clone(), index, options).await;
+        assert_eq!(process.report.rebuilt, rebuilt);
+        assert_eq!(process.report.folded_events, if rebuilt.is_some() { 20 } else { 0 });
+        assert_eq!(read(&process.store).await, live);
+        process.end().await;
+    }
+}
