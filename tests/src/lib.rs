@@ -1,1 +1,18 @@
-//! stub
+//! Drives the built binary from outside, as clients and operators do: starts it, talks HTTP to it, kills it, and reads
+//! what it left on the disk. Knows the contract only: nothing of the host's code is used here.
+
+mod client;
+mod log;
+mod problem;
+mod server;
+
+pub use client::{Answer, Client};
+pub use log::{Event, Log};
+pub use problem::Problem;
+pub use server::{Options, Server, binary, component, run_to_end};
+
+/// An id that no earlier run used.
+#[allow(clippy::disallowed_methods)] // A client outside the host draws its own ids.
+pub fn fresh_id() -> uuid::Uuid {
+    uuid::Uuid::new_v4()
+}

@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 client: one connection, one request at a time, bodies of bounded size. No TLS: the host serves plain
-//! HTTP, and whatever encrypts stands in front of it.
+//! A small HTTP/1.1 client: one connection, one request at a time, bodies of bounded size. No TLS: the host serves
+//! plain HTTP, and whatever encrypts stands in front of it.
 
 use std::time::Duration;
 

@@ -161,7 +161,7 @@ impl Config {
         if reader.problems.len() == refused_before && heartbeat_ms * 2 > lease_ms {
             reader.refuse(
                 "processed_event_heartbeat_interval_seconds",
-                "must be at most half of PROCESSED_EVENT_LEASE_TIMEOUT_SECONDS: one lost heartbeat would lose the claim",
+                "must be at most half of PROCESSED_EVENT_LEASE_TIMEOUT_SECONDS: one lost heartbeat loses the claim",
             );
         }
         let config = Config {
@@ -310,7 +310,7 @@ impl Reader<'_> {
             (
                 "event_store_sequence_allocator_mode",
                 "postgres",
-                "other modes give numbers that can collide or leave holes; here the commit itself gives them, atomically",
+                "other modes give numbers that collide or leave holes; here the commit itself gives them",
             ),
             (
                 "event_store_sequence_schema",

@@ -1,5 +1,5 @@
-//! `carryall bench`: what this machine reaches, measured as a client sees it. Every command is followed to COMPLETED and
-//! its projection; every acknowledgement is durable; the floor of the disk is measured in the same run.
+//! `carryall bench`: what this machine reaches, measured as a client sees it. Every command is followed to COMPLETED
+//! and its projection; every acknowledgement is durable; the floor of the disk is measured in the same run.
 //!
 //! The generator shares the machine with the host, so it is one thread with hand-built requests; its own CPU time is
 //! reported beside the host's.

@@ -1,5 +1,5 @@
-//! The workload `orders`: virtual clients that each create some orders, then update each several times with the sequence
-//! they were told. A client has one command under way, and sends the next when that one is COMPLETED.
+//! The workload `orders`: virtual clients that each create some orders, then update each several times with the
+//! sequence they were told. A client has one command under way, and sends the next when that one is COMPLETED.
 
 use std::cell::RefCell;
 use std::rc::Rc;

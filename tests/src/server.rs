@@ -1,0 +1,234 @@
+//! A host process on a folder of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::log::Log;
+
+/// How a host is started; the defaults are the embedded default of the contract.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Environment on top of what the harness sets. The test's own environment is not passed on.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Options {
+    /// With one more variable.
+    pub fn with(mut self, name: &str, value: &str) -> Options {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+}
+
+/// A running host. Killed when dropped; its folder is deleted with it.
+pub struct Server {
+    child: Child,
+    folder: TempDir,
+    options: Options,
+    address: String,
+}
+
+/// The operator's token of every host started here.
+pub const ADMIN_TOKEN: &str = "operator-token-of-the-black-box-tests";
+/// A first start compiles the bundled handlers, on a machine that runs many tests at once.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// A drain finishes what is in flight; a host that takes longer hangs.
+const STOPPED_WITHIN: Duration = Duration::from_secs(30);
+
+/// The binary under test: `CARRYALL_BIN`, else what cargo built beside this test.
+pub fn binary() -> anyhow::Result<PathBuf> {
+    let path = match std::env::var_os("CARRYALL_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => profile_folder()?.join("carryall"),
+    };
+    ensure!(path.is_file(), "the binary under test is not built: run `cargo xtask test`, or `cargo build -p carryall`");
+    Ok(path)
+}
+
+/// A component built by xtask: `account` is read from `target/handlers/examples`, bundled ones from `target/handlers`.
+pub fn component(name: &str) -> anyhow::Result<Vec<u8>> {
+    let folder = match std::env::var_os("CARRYALL_COMPONENTS") {
+        Some(folder) => PathBuf::from(folder),
+        None => profile_folder()?.parent().context("the target folder")?.join("handlers"),
+    };
+    let file = format!("{name}.wasm");
+    for path in [folder.join("examples").join(&file), folder.join(&file)] {
+        if path.is_file() {
+            return std::fs::read(&path).with_context(|| format!("read {}", path.display()));
+        }
+    }
+    bail!("the component {name} is not built: run `cargo xtask handlers`")
+}
+
+/// `target/debug`, from `target/debug/deps/<this test>`.
+fn profile_folder() -> anyhow::Result<PathBuf> {
+    let test = std::env::current_exe().context("find this test")?;
+    let folder = test.parent().and_then(Path::parent).context("a test lies in target/<profile>/deps")?;
+    Ok(folder.to_owned())
+}
+
+/// Runs the binary with arguments to its end, in an empty environment and folder.
+pub fn run_to_end(arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Output> {
+    let folder = tempfile::tempdir().context("make a folder")?;
+    let mut command = Command::new(binary()?);
+    command.args(arguments).env_clear().current_dir(folder.path()).stdin(Stdio::null());
+    command.envs(environment.iter().copied()).output().context("run the binary")
+}
+
+impl Server {
+    /// Starts a host on a fresh folder and waits until it is ready.
+    pub async fn start(options: Options) -> anyhow::Result<Server> {
+        let folder = tempfile::tempdir().context("make a folder")?;
+        Self::start_in(folder, options).await
+    }
+
+    async fn start_in(folder: TempDir, options: Options) -> anyhow::Result<Server> {
+        let address = free_address()?;
+        let child = Self::spawn(folder.path(), &address, &options)?;
+        let mut server = Server { child, folder, options, address };
+        server.wait_ready().await?;
+        Ok(server)
+    }
+
+    fn spawn(folder: &Path, address: &str, options: &Options) -> anyhow::Result<Child> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("host.log"))?;
+        let mut command = Command::new(binary()?);
+        command
+            .arg("serve")
+            .env_clear()
+            .env("CARRYALL_LISTEN", address)
+            .env("CARRYALL_DATA_DIR", folder.join("data"))
+            .env("CARRYALL_ADMIN_TOKEN", ADMIN_TOKEN)
+            .envs(options.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        command.spawn().context("start the host")
+    }
+
+    async fn wait_ready(&mut self) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        let client = self.client();
+        loop {
+            if let Ok(answer) = client.get("/ready").await
+                && answer.status == 200
+            {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the host ended at its start ({status}):\n{}", self.host_log());
+            }
+            ensure!(begin.elapsed() < READY_WITHIN, "not ready after {READY_WITHIN:?}:\n{}", self.host_log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A client without a token.
+    pub fn client(&self) -> Client {
+        Client::new(&self.address)
+    }
+
+    /// A client with the operator's token.
+    pub fn operator(&self) -> Client {
+        self.client().with_token(ADMIN_TOKEN)
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// What the host wrote to stderr so far.
+    pub fn host_log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("host.log")).unwrap_or_default()
+    }
+
+    /// The event log as it lies on the disk, read and checked without the host's code.
+    pub fn log(&self) -> anyhow::Result<Log> {
+        Log::read(&self.data().join("store"))
+    }
+
+    /// SIGKILL: no drain, no flush.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().context("kill the host")?;
+        self.child.wait().context("wait for the killed host")?;
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+        let pid = self.pid().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status().context("send SIGTERM")?;
+        ensure!(told.success(), "SIGTERM cannot be sent");
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(begin.elapsed() < STOPPED_WITHIN, "goes on {STOPPED_WITHIN:?} after SIGTERM:\n{}", self.host_log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Starts the host again on the same folder and address, after a kill or an end.
+    pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        ensure!(self.child.try_wait()?.is_some(), "the host still runs");
+        self.child = Self::spawn(self.folder.path(), &self.address, &self.options)?;
+        self.wait_ready().await
+    }
+
+    /// Runs another command of the binary against this host's folder, to its end.
+    pub fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        let mut command = Command::new(binary()?);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("CARRYALL_LISTEN", &self.address)
+            .env("CARRYALL_DATA_DIR", self.data())
+            .env("CARRYALL_ADMIN_TOKEN", ADMIN_TOKEN)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        command.output().context("run the binary")
+    }
+
+    /// Starts a second host on the same folder; gives its end.
+    pub fn second_on_the_same_folder(&self) -> anyhow::Result<Output> {
+        let mut command = Command::new(binary()?);
+        command
+            .arg("serve")
+            .env_clear()
+            .env("CARRYALL_LISTEN", free_address()?)
+            .env("CARRYALL_DATA_DIR", self.data())
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        command.output().context("run a second host")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already; there is nobody to tell.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn free_address() -> anyhow::Result<String> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").context("find a free port")?;
+    Ok(listener.local_addr()?.to_string())
+}
