@@ -133,10 +133,10 @@ impl From<Consumer> for ConsumerBody {
     fn from(consumer: Consumer) -> ConsumerBody {
         ConsumerBody {
             name: consumer.name,
-            partition: consumer.partition,
-            position: consumer.position,
-            lag_events: consumer.lag_events,
-            lag_ms: consumer.lag_ms,
+            partition: consumer.partition.0,
+            position: consumer.position.0,
+            lag_events: consumer.lag.events,
+            lag_ms: consumer.lag.ms,
             state: consumer.state,
             last_error: consumer.last_error,
             last_event_at: consumer.last_event_at,

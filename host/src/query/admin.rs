@@ -2,25 +2,30 @@
 
 use uuid::Uuid;
 
-use super::{Error, Service, history};
-use crate::domain::{Position, Timestamp};
+use super::{Error, Service};
+use crate::domain::{Partition, Position, Timestamp};
 use crate::port::registry::{ClaimFilter, ClaimRow, DeadLetter};
 use crate::state::{ConsumerProgress, ConsumerState};
 
 /// Name under which the relay tells how far it is.
 pub(super) const RELAY: &str = "event_publisher";
 
+/// What lies between a place and the end of the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lag {
+    pub events: u64,
+    /// Age of the oldest of them.
+    pub ms: u64,
+}
+
 /// A consumer on one partition.
 #[derive(Debug, Clone)]
 pub struct Consumer {
     pub name: String,
-    pub partition: u16,
+    pub partition: Partition,
     /// Everything below has had its effect.
-    pub position: u64,
-    /// Events of the log from there to its end.
-    pub lag_events: u64,
-    /// Age of the oldest of them.
-    pub lag_ms: u64,
+    pub position: Position,
+    pub lag: Lag,
     pub state: ConsumerState,
     pub last_error: Option<String>,
     pub last_event_at: Option<Timestamp>,
@@ -54,25 +59,27 @@ impl Service {
         Ok(consumers)
     }
 
+    /// How far a place is behind the end of the log.
+    pub async fn lag(&self, partition: Partition, position: Position) -> Result<Lag, Error> {
+        let events = self.sources.store.end(partition).0.saturating_sub(position.0);
+        if events == 0 {
+            return Ok(Lag::default());
+        }
+        let oldest = self.sources.store.read(partition, position, 1).await?;
+        let since = oldest.first().map_or(0, |record| self.sources.clock.now().0.saturating_sub(record.recorded_at.0));
+        Ok(Lag { events, ms: u64::try_from(since).unwrap_or(0) })
+    }
+
     async fn measured(&self, row: ConsumerProgress) -> Result<Consumer, Error> {
-        let lag_events = history::distance(row.position, history::end_of(self, row.partition));
-        let oldest = if lag_events == 0 { None } else { self.recorded_at(&row).await? };
-        let now = self.sources.clock.now();
         Ok(Consumer {
-            lag_ms: oldest.map_or(0, |at| u64::try_from(now.0.saturating_sub(at.0)).unwrap_or(0)),
+            lag: self.lag(row.partition, row.position).await?,
             name: row.name,
-            partition: row.partition.0,
-            position: row.position.0,
-            lag_events,
+            partition: row.partition,
+            position: row.position,
             state: row.state,
             last_error: row.last_error,
             last_event_at: row.last_event_at,
         })
-    }
-
-    async fn recorded_at(&self, row: &ConsumerProgress) -> Result<Option<Timestamp>, Error> {
-        let read = self.sources.store.read(row.partition, Position(row.position.0), 1).await?;
-        Ok(read.first().map(|record| record.recorded_at))
     }
 
     /// Dead letters in a state, by id.

@@ -8,7 +8,7 @@ use futures_util::future::select_all;
 use uuid::Uuid;
 
 use super::{Cursor, Error, Service, What};
-use crate::domain::{Aggregate, Partition, Position, Sequence};
+use crate::domain::{Aggregate, Position, Sequence};
 use crate::event_store::Record;
 
 /// Events that one page or one step of a tail looks at: enough that a rare type is found soon, few enough that a request
@@ -166,14 +166,4 @@ impl Tail {
             }
         }
     }
-}
-
-/// Number of events in a partition that come before a place.
-pub(super) fn distance(from: Position, end: Position) -> u64 {
-    end.0.saturating_sub(from.0)
-}
-
-/// Where a partition's list of events ends.
-pub(super) fn end_of(service: &Service, partition: Partition) -> Position {
-    service.sources.store.end(partition)
 }

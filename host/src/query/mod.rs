@@ -11,7 +11,7 @@ mod model;
 mod status;
 mod token;
 
-pub use admin::{Consumer, Page};
+pub use admin::{Consumer, Lag, Page};
 pub use consistency::{Freshness, Source};
 pub use error::{Error, Wanted, What};
 pub use history::{EventPage, Scope, Tail, TailStep};

@@ -1,0 +1,6 @@
+//! The interface: pure parts here, the router over a whole log in `router`.
+#![allow(clippy::unwrap_used)]
+
+mod access;
+mod document;
+mod requests;
