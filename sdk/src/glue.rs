@@ -16,7 +16,7 @@ pub(crate) fn describe_projection<H: ProjectionHandler>() -> Description {
 }
 
 pub(crate) fn describe_upcaster<H: UpcasterHandler>() -> Description {
-    H::manifest().folding_stored(&H::understands()).describe()
+    H::manifest().upcasting(&H::understands(), &H::makes()).describe()
 }
 
 pub(crate) fn needs<H: InstanceHandler>(

@@ -209,6 +209,9 @@ pub trait UpcasterHandler {
     /// Name and version of every event this upcaster understands.
     fn understands() -> Vec<(&'static str, &'static str)>;
 
+    /// Name and version of every event it makes.
+    fn makes() -> Vec<(&'static str, &'static str)>;
+
     /// One stored event to one or more newer ones.
     fn upcast(event: Stored) -> Result<Vec<Stored>, Fault>;
 }

@@ -114,8 +114,9 @@ impl Manifest {
         self
     }
 
-    pub(crate) fn folding_stored(mut self, events: &[(&str, &str)]) -> Self {
-        self.0.folds = grouped(events);
+    pub(crate) fn upcasting(mut self, from: &[(&str, &str)], to: &[(&str, &str)]) -> Self {
+        self.0.folds = grouped(from);
+        self.0.emits = grouped(to);
         self
     }
 

@@ -89,3 +89,6 @@ macro_rules! messages {
         }
     };
 }
+
+#[cfg(test)]
+mod tests;

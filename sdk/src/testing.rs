@@ -362,3 +362,6 @@ fn check_round_trip<M: Message>(what: &str, name: &str, version: Option<&str>, j
         assert_eq!(written, again, "{what} {name} changes when it is written and read");
     }
 }
+
+#[cfg(test)]
+mod tests;
