@@ -13,6 +13,7 @@ mod http;
 mod output;
 mod overrides;
 mod remote;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// Run a host until it is told to stop.
+    Serve(Overrides),
     /// Print the effective configuration, secrets masked, and where each value comes from.
     Config(Overrides),
     /// Send commands.
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
 
 fn run(action: Action, output: &mut Output) -> Result<Done, Failure> {
     match action {
+        Action::Serve(overrides) => serve::run(&overrides),
         Action::Config(overrides) => config::run(&overrides, output),
         Action::Commands(action) => alone(commands::run(action, output)),
         Action::Events(action) => alone(events::run(action, output)),
