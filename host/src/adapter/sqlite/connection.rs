@@ -124,6 +124,12 @@ impl Turn<'_> {
         }
     }
 
+    #[cfg(test)]
+    pub(super) async fn explain(&mut self, sql: sqlx::AssertSqlSafe<String>) -> sqlx::Result<Vec<SqliteRow>> {
+        let connection = self.session.connection.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
+        sqlx::query(sql).fetch_all(connection).await
+    }
+
     /// The last statement was a `COMMIT` or `ROLLBACK`.
     pub(super) fn finish(mut self) {
         self.session.open = false;

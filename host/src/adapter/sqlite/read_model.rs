@@ -104,6 +104,10 @@ INSERT INTO consumer_checkpoints VALUES ($1, $2, $3)
     ON CONFLICT (consumer, partition) DO UPDATE
    SET position = excluded.position WHERE position < excluded.position";
 
+/// Strings of statements that run for every command, read or write, for the test of their plans.
+#[cfg(test)]
+pub(super) const BUSY_SQL: &[&str] = &[WRITE, BEGIN_AND_FIND_LOST_CLAIMS, FIND_FOREIGN, SET_CHECKPOINT];
+
 #[async_trait]
 impl ReadModel for Database {
     async fn apply(&self, batch: Batch<'_>) -> Result<AppliedBatch> {

@@ -114,6 +114,10 @@ DELETE FROM processed_events
    AND status IN ('done', 'skipped_stale') AND processed_at < $2
 RETURNING event_id";
 
+/// Strings of statements that run for every command, read or write, for the test of their plans.
+#[cfg(test)]
+pub(super) const BUSY_SQL: &[&str] = &[CLAIM, STATUSES, HEARTBEAT, DONE, FAIL, RELEASE, ROWS_BY_ID, RETIRE];
+
 #[async_trait]
 impl Registry for Database {
     async fn claim(

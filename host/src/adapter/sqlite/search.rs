@@ -74,6 +74,10 @@ SELECT source_kind, source_id, predicate, target_kind, target_id FROM graph_edge
    AND ($4 IS NULL OR (source_kind, source_id, predicate) > ($4, $5, $6))
  ORDER BY source_kind, source_id, predicate LIMIT $9";
 
+/// Strings of statements that run for every command, read or write, for the test of their plans.
+#[cfg(test)]
+pub(super) const BUSY_SQL: &[&str] = &[DOCUMENTS, BY_KEY, BY_WORDS, REFRESH_TEXT, OUTGOING, INCOMING];
+
 impl Database {
     /// Brings the words of documents written lately into the full-text index, at most [`TEXT_STEP`] of them; gives how
     /// many. Calling it while idle makes the next search for words faster.
