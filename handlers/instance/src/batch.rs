@@ -79,17 +79,16 @@ pub(crate) fn decide(
 }
 
 /// The rule of the HTTP interface for a single create: `<class>_id`, else the first other field that ends in
-/// `_id` in byte order, else derived from the command's id.
+/// `_id` in byte order, else derived from the command's id. A field that is null names nothing.
 fn id_of_row(
     class: &str,
     data: &Map<String, Value>,
     command_id: impl Fn() -> String,
 ) -> Result<String, (String, String)> {
     let identifier = identifier_field(class);
-    let field = match data.contains_key(&identifier) {
-        true => Some(&identifier),
-        false => data.keys().find(|key| key.ends_with("_id")),
-    };
+    let names = |field: &&String| data.get(*field).is_some_and(|value| !value.is_null());
+    let others = || data.keys().filter(|key| key.ends_with("_id")).find(names);
+    let field = Some(&identifier).filter(names).or_else(others);
     let Some(field) = field else {
         return Ok(derived(&format!("carryall:{}:instance", command_id())));
     };

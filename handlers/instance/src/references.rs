@@ -23,8 +23,8 @@ struct Reference<'a> {
     target: Option<String>,
 }
 
-/// The class with all above it, and for each reference that `before` does not have the instance and, where it is of another class than the
-/// relationship names, the classes above that.
+/// The class with all above it, and for each reference that `before` does not have the instance and, where it is of
+/// another class than the relationship names, the classes above that.
 pub(crate) fn wanted(
     target: Target<'_>,
     have: &Reads,

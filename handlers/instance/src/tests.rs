@@ -302,7 +302,8 @@ fn a_reference_that_was_there_is_not_looked_at_again() {
     given = class(
         given,
         json!({"id": "Product", "properties": [
-        {"name": "product_id", "type": "string"}, {"name": "name", "type": "string"}, {"name": "price", "type": "integer"}],
+        {"name": "product_id", "type": "string"}, {"name": "name", "type": "string"},
+        {"name": "price", "type": "integer"}],
         "relationships": [{"predicate": "owned_by", "target": "Customer", "cardinality": "n:1"}]}),
         &[],
     );
@@ -370,7 +371,8 @@ fn batch(instances: Value) -> Decided<Instance> {
 
 #[test]
 fn a_batch_becomes_one_command_for_each_row() {
-    let rows = json!([{"product_id": "a", "name": "A"}, {"sku_id": 7, "zone_id": "z", "name": "B"}, {"name": "C"}]);
+    let rows =
+        json!([{"product_id": "a", "name": "A"}, {"sku_id": 7, "zone_id": "z", "product_id": null}, {"name": "C"}]);
     let decided = batch(rows.clone());
     let derived = {
         let row = carryall_sdk::ids::derived(&format!("carryall:{COMMAND_ID}:command:2"));

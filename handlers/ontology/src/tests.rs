@@ -210,7 +210,10 @@ fn a_definition_that_cannot_work_is_refused_with_a_pointer() {
 
 #[test]
 fn targets_must_exist_and_a_class_may_point_to_itself() {
-    let pointing = |target: &str| json!({"id": "Product", "relationships": [{"predicate": "to", "target": target, "cardinality": "n:1"}]});
+    let pointing = |target: &str| {
+        let relationship = json!({"predicate": "to", "target": target, "cardinality": "n:1"});
+        json!({"id": "Product", "relationships": [relationship]})
+    };
     create(pointing("Customer")).then_rejected("unknown-target");
     let whole = json!({"id": "Product", "relationships": [{"predicate": "to", "target": "Product", "label": null,
         "description": null, "cardinality": "n:1", "inverse": null}]});
