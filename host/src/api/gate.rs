@@ -19,7 +19,12 @@ pub fn behind(api: Api, routes: Router) -> Router {
 
 /// Problems for what is no route, or no method of one.
 pub fn fallbacks(routes: Router) -> Router {
-    routes.fallback(unknown_route).method_not_allowed_fallback(wrong_method)
+    methods(routes).fallback(unknown_route)
+}
+
+/// Problems for what is no method of a route.
+pub fn methods(routes: Router) -> Router {
+    routes.method_not_allowed_fallback(wrong_method)
 }
 
 async fn unknown_route() -> Problem {

@@ -107,7 +107,7 @@ pub fn router(services: Services) -> Router {
     let tails = Arc::new(Semaphore::new(services.limits.tails_max));
     let probes = services.health.clone().router();
     let api = Api(Arc::new(Inner { services, requests, tails }));
-    gate::behind(api.clone(), routes::all().router.with_state(api)).merge(gate::fallbacks(probes))
+    gate::behind(api.clone(), routes::all().router.with_state(api)).merge(gate::methods(probes))
 }
 
 /// The interface of a process without it: probes only.
