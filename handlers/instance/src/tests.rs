@@ -265,6 +265,33 @@ fn a_reference_may_be_of_a_class_below_the_target() {
 }
 
 #[test]
+fn the_longest_lineages_are_read_in_few_rounds() {
+    // Two lineages of six classes: one above the instance, whose relationship is at its top, and one above what it
+    // points to, whose top is the target.
+    let mut given = given_nothing::<Instance>().on("Instance", "shop:A5:a").reading(
+        "Database",
+        "shop",
+        &json!({"name": "shop", "description": null}),
+    );
+    for (letter, relationships) in
+        [("A", json!([{"predicate": "to", "target": "B0", "cardinality": "n:1"}])), ("B", json!([]))]
+    {
+        for level in 0..6 {
+            let above: Vec<String> = (0..level).rev().map(|above| format!("{letter}{above}")).collect();
+            let names: Vec<&str> = above.iter().map(String::as_str).collect();
+            let own = if level == 0 { relationships.clone() } else { json!([]) };
+            let definition = json!({"id": format!("{letter}{level}"), "parent": names.first(), "relationships": own});
+            given = class(given, definition, &names);
+        }
+    }
+    let event = json!({"db_name": "shop", "class_id": "A5", "instance_id": "a", "data": {"to": "B5/b"},
+        "relationships": {"to": ["B5/b"]}});
+    existing(given, "B5", "b")
+        .when(("CREATE_INSTANCE", json!({"data": {"to": "B5/b"}})))
+        .then([("INSTANCE_CREATED", event)]);
+}
+
+#[test]
 fn a_reference_must_be_well_formed_and_exist() {
     create(product(json!({"owned_by": "c1"}))).then_rejected("invalid-reference");
     create(product(json!({"owned_by": 1}))).then_rejected("invalid-reference");
