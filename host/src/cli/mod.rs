@@ -7,11 +7,13 @@ mod bench;
 mod commands;
 mod config;
 mod dead_letters;
+mod dev;
 mod events;
 mod handlers;
 mod http;
 mod output;
 mod overrides;
+mod rebuild;
 mod remote;
 mod serve;
 
@@ -51,6 +53,10 @@ enum Action {
     /// What no retry could handle, and what to do with it.
     #[command(subcommand)]
     DeadLetters(dead_letters::Action),
+    /// Delete everything derived of a data folder at rest, and make it again from the log.
+    Rebuild(Overrides),
+    /// Run a host, and deploy a handler crate whenever its component changes.
+    Dev(dev::Dev),
     /// Measure what this machine reaches, as a client sees it.
     Bench(bench::Bench),
 }
@@ -113,6 +119,8 @@ fn run(action: Action, output: &mut Output) -> Result<Done, Failure> {
         Action::Commands(action) => alone(commands::run(action, output)),
         Action::Events(action) => alone(events::run(action, output)),
         Action::Handlers(action) => handlers::run(action, output),
+        Action::Rebuild(overrides) => rebuild::run(&overrides, output),
+        Action::Dev(dev) => alone(dev::run(dev, output)),
         Action::Bench(bench) => alone(bench::run(bench, output)),
         Action::DeadLetters(action) => alone(dead_letters::run(action, output)),
     }

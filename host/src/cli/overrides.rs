@@ -28,6 +28,13 @@ impl Overrides {
         Ok(Config::load(&self.inputs()?)?)
     }
 
+    /// The arguments that these were read from, for a process started with the same settings.
+    pub fn arguments(&self) -> Vec<String> {
+        let file = self.file.iter().map(|file| format!("--config={file}"));
+        let flags = self.flags.iter().map(|(key, value)| format!("--{}={value}", key.replace('_', "-")));
+        file.chain(flags).collect()
+    }
+
     /// All sources. A file that is named must exist; the default one may be missing.
     pub fn inputs(&self) -> Result<Inputs, Failure> {
         let environment: BTreeMap<String, String> = std::env::vars_os()

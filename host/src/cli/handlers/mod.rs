@@ -1,5 +1,7 @@
 //! `carryall handlers`: the path of a component from source to a running host.
 
+mod new;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -16,7 +18,9 @@ use super::{Done, Failure, alone};
 use crate::sandbox::{Contract, Handler, Options, Sandbox};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Action {
+pub(in crate::cli) enum Action {
+    /// Write a new handler crate from the SDK's template.
+    New(new::New),
     /// Compile a handler crate to a component.
     Build {
         /// Folder of the crate.
@@ -69,7 +73,7 @@ pub(super) enum Action {
 
 /// How an activation is meant.
 #[derive(Debug, Clone, Default, Args)]
-pub(super) struct How {
+pub(in crate::cli) struct How {
     /// Only if the handler is still at this revision.
     #[arg(long)]
     if_revision: Option<u64>,
@@ -82,7 +86,7 @@ pub(super) struct How {
 }
 
 impl How {
-    pub(super) fn forced(reason: &str) -> How {
+    pub(in crate::cli) fn forced(reason: &str) -> How {
         How { if_revision: None, force: true, reason: Some(reason.to_owned()) }
     }
 
@@ -101,8 +105,9 @@ impl How {
     }
 }
 
-pub(super) fn run(action: Action, output: &mut Output) -> Result<Done, Failure> {
+pub(in crate::cli) fn run(action: Action, output: &mut Output) -> Result<Done, Failure> {
     match action {
+        Action::New(new) => return new::run(&new, output),
         Action::Build { folder } => {
             let built = compile(&folder)?;
             let digest = crate::domain::Digest::of(&read(&built)?);
@@ -164,7 +169,7 @@ pub(super) fn run(action: Action, output: &mut Output) -> Result<Done, Failure> 
 }
 
 /// Stores a component; gives the host's answer (name, version, digest, state, findings).
-pub(super) async fn upload(client: &Client, component: Vec<u8>) -> Result<Value, Failure> {
+pub(in crate::cli) async fn upload(client: &Client, component: Vec<u8>) -> Result<Value, Failure> {
     let headers = [("content-type", "application/wasm")];
     let answer = client.send(Method::POST, "/admin/v1/handlers", &headers, Bytes::from(component)).await?;
     if answer.status == 422 {
@@ -178,7 +183,7 @@ pub(super) async fn upload(client: &Client, component: Vec<u8>) -> Result<Value,
 }
 
 /// Activates what an upload answered.
-pub(super) async fn activate(client: &Client, uploaded: &Value, how: &How) -> Result<Value, Failure> {
+pub(in crate::cli) async fn activate(client: &Client, uploaded: &Value, how: &How) -> Result<Value, Failure> {
     let (Some(name), Some(digest)) = (uploaded["name"].as_str(), uploaded["digest"].as_str()) else {
         return Err(Failure::Failed(anyhow::anyhow!("the host's answer names no handler: {uploaded}")));
     };
@@ -187,7 +192,7 @@ pub(super) async fn activate(client: &Client, uploaded: &Value, how: &How) -> Re
 }
 
 /// Compiles the crate in a folder; gives the component's path.
-pub(super) fn compile(folder: &Path) -> Result<PathBuf, Failure> {
+pub(in crate::cli) fn compile(folder: &Path) -> Result<PathBuf, Failure> {
     let arguments = ["build", "--release", "--target", "wasm32-wasip2", "--message-format=json-render-diagnostics"];
     let output = Command::new("cargo")
         .args(arguments)
