@@ -2,7 +2,7 @@
 //! build script embeds them; the rest go to `target/handlers/examples/` and are uploaded like anybody's.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
@@ -24,7 +24,8 @@ pub fn build(workspace: &Workspace) -> anyhow::Result<()> {
     }
     install_target()?;
     let packages: Vec<String> = folders.iter().map(|folder| format!("carryall-{folder}")).collect();
-    let mut arguments = vec!["build", "--target", TARGET, "--profile", PROFILE];
+    let flags = reproducible_flags()?;
+    let mut arguments = vec!["build", "--target", TARGET, "--profile", PROFILE, "--config", &flags];
     for package in &packages {
         arguments.extend(["--package", package]);
     }
@@ -36,6 +37,18 @@ pub fn build(workspace: &Workspace) -> anyhow::Result<()> {
         place(&built, &to.join(format!("{folder}.wasm")))?;
     }
     Ok(())
+}
+
+/// Takes the place of cargo's registry out of panic messages. Otherwise a component's digest, under which it is stored
+/// and recorded, would depend on whose home folder it was built in.
+fn reproducible_flags() -> anyhow::Result<String> {
+    let home = match std::env::var_os("CARGO_HOME") {
+        Some(home) => PathBuf::from(home),
+        None => std::env::home_dir().context("there is neither CARGO_HOME nor a home folder")?.join(".cargo"),
+    };
+    let home = home.to_str().context("the path of cargo's home is no text")?;
+    // A literal string of TOML: nothing in it is escaped.
+    Ok(format!("target.{TARGET}.rustflags=['--remap-path-prefix={home}=cargo']"))
 }
 
 /// Folders of `handlers/` whose crate is a `cdylib`: a component. Others are libraries the components share.
