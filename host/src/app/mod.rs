@@ -49,8 +49,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
     tracing::info!(%address, data_dir = %config.data_dir.display(), store = %parts.events.store_id(), "serving");
     let served = api::serve(listener, router, stop, DRAIN).await;
     tracing::info!("draining");
-    supervisor.stop().await;
-    parts.close().await;
+    supervisor.stop(parts.close()).await;
     served?;
     supervisor.result()
 }

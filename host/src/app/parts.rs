@@ -65,7 +65,7 @@ impl Parts {
             tracing::warn!(?why, events = report.folded_events, "the database was rebuilt from the log");
         }
         for task in tasks {
-            supervisor.spawn(task.name, task.future);
+            supervisor.spawn_log(task.name, task.future);
         }
         let cache_folder = Some(config.data_dir.join("cache").join("components"));
         let sandbox = Sandbox::new(crate::sandbox::Options { cache_folder, ..Default::default() })?;

@@ -52,8 +52,7 @@ pub async fn rebuild(config: &Config, mut progress: impl FnMut(u64, u64)) -> any
             tokio::time::sleep(TICK).await;
         }
     }
-    supervisor.stop().await;
-    parts.close().await;
+    supervisor.stop(parts.close()).await;
     supervisor.result()?;
     Ok(RebuildReport { partitions: parts.events.partitions(), events, objects_deleted })
 }

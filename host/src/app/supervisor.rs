@@ -13,6 +13,8 @@ use crate::api;
 #[derive(Debug)]
 struct Inner {
     tasks: TaskTracker,
+    /// Tasks of the log, which the others need until their end.
+    log: TaskTracker,
     /// Told to consumers and followers when the listener has drained.
     stop: CancellationToken,
     /// Stops the whole process.
@@ -29,6 +31,7 @@ impl Supervisor {
     pub fn new(process: CancellationToken) -> Supervisor {
         Supervisor(Arc::new(Inner {
             tasks: TaskTracker::new(),
+            log: TaskTracker::new(),
             stop: CancellationToken::new(),
             process,
             failures: Mutex::default(),
@@ -46,8 +49,26 @@ impl Supervisor {
         name: impl Into<String>,
         task: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
-        let (inner, name) = (self.0.clone(), name.into());
-        self.0.tasks.spawn(async move {
+        self.track(&self.0.tasks, name.into(), task);
+    }
+
+    /// Runs a task of the log, which ends when the log is closed.
+    pub fn spawn_log<E: Display + Send + 'static>(
+        &self,
+        name: impl Into<String>,
+        task: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
+        self.track(&self.0.log, name.into(), task);
+    }
+
+    fn track<E: Display + Send + 'static>(
+        &self,
+        tracker: &TaskTracker,
+        name: String,
+        task: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
+        let inner = self.0.clone();
+        tracker.spawn(async move {
             // A panic is a failure like any other: it must not leave the process without the part.
             let ended = tokio::spawn(task).await;
             let failure = match ended {
@@ -61,11 +82,14 @@ impl Supervisor {
         });
     }
 
-    /// Tells all tasks to finish and waits for them.
-    pub async fn stop(&self) {
+    /// Tells the tasks to finish and waits for them, then closes the log and waits for its tasks.
+    pub async fn stop(&self, close_log: impl Future<Output = ()>) {
         self.0.stop.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
+        close_log.await;
+        self.0.log.close();
+        self.0.log.wait().await;
     }
 
     /// The failures, if there were any.
@@ -82,7 +106,7 @@ impl Supervisor {
         let detail = match (failures.is_empty(), stopping) {
             (false, _) => failures.join("; "),
             (true, true) => "draining".to_owned(),
-            (true, false) => format!("{} tasks run", self.0.tasks.len()),
+            (true, false) => format!("{} tasks run", self.0.tasks.len() + self.0.log.len()),
         };
         api::Part { name: "process".into(), ready: failures.is_empty() && !stopping, detail }
     }
