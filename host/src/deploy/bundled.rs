@@ -83,20 +83,24 @@ impl Deployments {
         }
         let deployment = self.get(&upload.name).await?;
         if let Some(active) = deployment.active {
-            return Ok(Outcome::Waiting { active });
+            return Ok(charge(digest, active));
         }
         let ask = Ask { if_revision: Some(0), force: true, reason: Some(REASON.into()) };
         match self.activate(&upload.name, digest, ask, ACTOR).await {
             Ok(_) => Ok(Outcome::Activated),
             // Another process was faster, with this version or another.
-            Err(Error::Revision { .. }) => match self.get(&upload.name).await?.active {
-                Some(active) if active != digest => Ok(Outcome::Waiting { active }),
-                _ => Ok(Outcome::Active),
-            },
+            Err(Error::Revision { .. }) => {
+                Ok(self.get(&upload.name).await?.active.map_or(Outcome::Active, |active| charge(digest, active)))
+            }
             Err(error @ Error::Incompatible { .. }) => Ok(Outcome::Refused { reason: error.to_string() }),
             Err(error) => Err(error),
         }
     }
+}
+
+/// A handler is in charge already, perhaps since a moment ago through another process.
+fn charge(bundled: Digest, active: Digest) -> Outcome {
+    if bundled == active { Outcome::Active } else { Outcome::Waiting { active } }
 }
 
 /// Readers of a state come after the ones that keep it, projections after both.

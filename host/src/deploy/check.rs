@@ -55,6 +55,13 @@ pub fn upload_refusals(name: &str, world: &str, manifest: &Manifest, all: &Handl
             found.push(Finding::new("emits_not_folded", message).at(format!("/emits/{index}")));
         }
     }
+    let own = manifest.reads.iter().enumerate().filter(|(_, read)| manifest.kinds.contains(&read.name));
+    for (index, read) in own {
+        for version in manifest.state.iter().flat_map(|state| &state.versions).filter(|v| !has(&read.versions, v)) {
+            let message = format!("it keeps the state of {} in version {version} and does not read it", read.name);
+            found.push(Finding::new("own_state_not_read", message).at(format!("/reads/{index}")));
+        }
+    }
     found
 }
 

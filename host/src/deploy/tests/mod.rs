@@ -1,8 +1,11 @@
-//! Tests of deployment: the pure fold and rules here and in `rules`.
+//! Tests of deployment: the pure fold and rules, the service on a log in memory, the bundled handlers.
 #![allow(clippy::unwrap_used)]
 
+mod bundled;
 mod fold;
+mod host;
 mod rules;
+mod service;
 
 use serde_json::{Value, json};
 

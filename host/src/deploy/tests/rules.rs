@@ -65,6 +65,7 @@ fn each_broken_contract_is_refused_by_its_name() {
         ((|m: &mut Manifest| m.kinds = vec!["Ontology".into()]) as fn(&mut Manifest), "topic_taken"),
         (|m| m.folds.clear(), "emits_not_folded"),
         (|m| m.emits[0].versions = vec!["1.0.1".into()], "emits_not_folded"),
+        (|m| m.reads = vec![contract("Account", &["0.9.0"])], "own_state_not_read"),
     ] {
         assert_eq!(refused("account", INSTANCE, &with(change)), [code]);
     }
