@@ -10,6 +10,7 @@ mod log;
 mod opening;
 mod reader;
 mod types;
+pub mod verify;
 mod view;
 
 #[cfg(test)]

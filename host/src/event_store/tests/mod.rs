@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod appends;
+mod faults;
+mod simulation;
+mod verify;
 
 use std::sync::Arc;
 
@@ -37,13 +40,29 @@ pub(super) fn options() -> Options {
 }
 
 pub(super) async fn start(objects: Arc<dyn ObjectStore>, index: Arc<dyn Index>, options: Options) -> Process {
-    let clock = ManualClock::new(Timestamp(1_765_929_600_000), objects_seed(&index));
+    // Different processes draw different ids.
+    static PROCESSES: AtomicU64 = AtomicU64::new(1);
+    let clock = clock(PROCESSES.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     start_with(objects, index, options, clock).await
 }
 
-/// Different processes draw different ids.
-fn objects_seed(index: &Arc<dyn Index>) -> u64 {
-    Arc::as_ptr(index).cast::<u8>().addr() as u64
+pub(super) fn clock(seed: u64) -> ManualClock {
+    ManualClock::new(Timestamp(1_765_929_600_000), seed)
+}
+
+/// Lets time pass, a millisecond for each turn of the other tasks, until the future is done.
+pub(super) async fn with_time<T>(clocks: &[ManualClock], future: impl Future<Output = T>) -> T {
+    let pass = async {
+        loop {
+            clocks.iter().for_each(|clock| clock.advance(std::time::Duration::from_millis(1)));
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        done = future => done,
+        () = pass => unreachable!("time does not end"),
+    }
 }
 
 pub(super) async fn start_with(

@@ -69,6 +69,13 @@ impl Faulty {
         Faulty { inner, state: Mutex::new(state) }
     }
 
+    /// From now on every call draws its fault from a seed.
+    pub fn seed(&self, seed: u64, chances: Chances) {
+        let mut state = self.state.lock();
+        state.random = seed;
+        state.chances = Some(chances);
+    }
+
     /// From now on calls meet these faults in turn, before anything else.
     pub fn push(&self, faults: impl IntoIterator<Item = Fault>) {
         self.state.lock().script.extend(faults);

@@ -1,0 +1,115 @@
+//! The checker finds what was broken, names the object, and finds nothing else.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::codec::segment;
+use crate::domain::SegmentNumber;
+use crate::event_store::verify::{Report, verify};
+
+fn key(number: u64) -> String {
+    segment::key(Partition(0), SegmentNumber(number))
+}
+
+/// A log of five segments, and its index.
+async fn log() -> (Arc<MemoryStore>, Arc<MemoryIndex>) {
+    let objects = Arc::new(MemoryStore::new());
+    let index = Arc::new(MemoryIndex::new());
+    let process = start(objects.clone(), index.clone(), options()).await;
+    let a = account("a");
+    for n in 1..=4 {
+        process.store.append(command(n, &a, Expected::Any)).await.unwrap();
+    }
+    process.store.append(outcome(1, 1, &a, 2, Expected::Any)).await.unwrap();
+    process.end().await;
+    (objects, index)
+}
+
+async fn codes(objects: &MemoryStore, index: &MemoryIndex) -> Vec<(String, &'static str)> {
+    let report: Report = verify(objects, Some(index), |_| {}).await.unwrap();
+    assert_eq!(report.findings_count, report.findings.len() as u64);
+    report.findings.into_iter().map(|finding| (finding.key, finding.code)).collect()
+}
+
+async fn rewrite(objects: &MemoryStore, number: u64, edit: impl FnOnce(String) -> String) {
+    let bytes = objects.get(&key(number)).await.unwrap().unwrap();
+    let text = edit(String::from_utf8(bytes.to_vec()).unwrap());
+    objects.put(&key(number), Bytes::from(text)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_whole_log_has_no_findings() {
+    let (objects, index) = log().await;
+    let mut calls = 0;
+    let report = verify(objects.as_ref(), Some(index.as_ref()), |_| calls += 1).await.unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!((report.segments, report.events, report.commands, report.undecided), (5, 6, 4, 3));
+    assert_eq!((report.aggregates, report.index_checked, calls), (1, true, 5));
+}
+
+#[tokio::test]
+async fn a_flipped_byte_is_found() {
+    let (objects, index) = log().await;
+    rewrite(&objects, 2, |text| text.replacen("\"ann\"", "\"bob\"", 1)).await;
+    assert_eq!(codes(&objects, &index).await, [(key(2), "corrupt_segment")]);
+}
+
+#[tokio::test]
+async fn a_history_rewritten_with_care_breaks_the_chain() {
+    let (objects, index) = log().await;
+    rewrite(&objects, 1, |text| {
+        let text = text.replacen("\"ann\"", "\"bob\"", 1);
+        let body = &text[..text.trim_end().rfind('\n').unwrap() + 1];
+        let mut footer: serde_json::Value = serde_json::from_str(&text[body.len()..]).unwrap();
+        footer["crc32c"] = crc32c::crc32c(body.as_bytes()).into();
+        footer["digest"] = crate::domain::Digest::of(body.as_bytes()).to_string().into();
+        format!("{body}{footer}\n")
+    })
+    .await;
+    assert_eq!(codes(&objects, &index).await, [(key(2), "broken_chain")]);
+}
+
+#[tokio::test]
+async fn a_false_fingerprint_is_found() {
+    let (objects, index) = log().await;
+    rewrite(&objects, 0, |text| {
+        let at = text.rfind("\"values\":[\"").unwrap() + 11;
+        let other = if &text[at..=at] == "0" { "1" } else { "0" };
+        format!("{}{other}{}", &text[..at], &text[at + 1..])
+    })
+    .await;
+    let found = codes(&objects, &index).await;
+    assert_eq!(found, [(key(0), "fingerprint_differs"), ("index/0".to_owned(), "index_event")]);
+}
+
+#[tokio::test]
+async fn a_missing_segment_leaves_strays_behind_it() {
+    let (objects, index) = log().await;
+    objects.delete(&key(3)).await.unwrap();
+    let found = codes(&objects, &index).await;
+    assert_eq!(found, [("index/0".to_owned(), "index_watermark"), (key(4), "stray_object")]);
+}
+
+#[tokio::test]
+async fn a_copy_in_another_slot_is_found() {
+    let (objects, index) = log().await;
+    let copy = objects.get(&key(4)).await.unwrap().unwrap();
+    objects.put(&key(5), copy).await.unwrap();
+    let found = codes(&objects, &index).await;
+    assert!(found.contains(&(key(5), "wrong_place")), "{found:?}");
+    assert!(found.contains(&(key(5), "duplicate_event_id")), "{found:?}");
+}
+
+#[tokio::test]
+async fn an_index_of_another_history_is_found() {
+    let (objects, _) = log().await;
+    let (_, other) = log().await;
+    let found = codes(&objects, &other).await;
+    assert_eq!(found.first().map(|(key, code)| (key.as_str(), *code)), Some(("index/0", "index_watermark")));
+    assert!(found.iter().any(|(_, code)| *code == "index_other_store"));
+}
+
+#[tokio::test]
+async fn nothing_at_all_is_no_store() {
+    assert_eq!(codes(&MemoryStore::new(), &MemoryIndex::new()).await, [("meta/store.json".to_owned(), "no_store")]);
+}
