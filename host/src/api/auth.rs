@@ -160,10 +160,7 @@ impl Principal {
             Need::Read if self.reader => Ok(()),
             Need::Follow if self.reader || self.commander => Ok(()),
             Need::Command if self.commander => Ok(()),
-            Need::Operate if self.operator && self.databases.is_some() => {
-                Err(forbidden("administration concerns the whole host; this token is limited to some databases"))
-            }
-            Need::Operate if self.operator => Ok(()),
+            Need::Operate if self.operator => self.check_unlimited("administration concerns the whole host"),
             Need::Read | Need::Follow => Err(forbidden("reading needs the role reader")),
             Need::Command => Err(forbidden("sending commands needs the role commander")),
             Need::Operate => Err(forbidden("administration needs the role operator")),
@@ -192,6 +189,14 @@ impl Principal {
                 Err(forbidden(format!("the token does not reach database {db:?}")))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses every token that is limited to databases.
+    pub fn check_unlimited(&self, why: &str) -> Result<(), Problem> {
+        match &self.databases {
+            Some(_) => Err(forbidden(format!("{why}; this token is limited to some databases"))),
+            None => Ok(()),
         }
     }
 

@@ -14,8 +14,7 @@ use super::read::{InPath, Read, raw};
 use super::request::{self, Params, parameter};
 use super::{Api, Principal, tail};
 use crate::domain::{Aggregate, Timestamp};
-use crate::event_store::Record;
-use crate::query::{Scope, Source};
+use crate::query::{Record, Scope, Source};
 use crate::state::At;
 
 /// Event types that one list may ask for.

@@ -19,8 +19,8 @@ use super::{Api, Principal};
 use crate::command::bundled::{self, InstanceKey};
 use crate::command::instance_id;
 use crate::domain::{ClassName, InstanceId};
-use crate::query::filter::{self, FILTERS_MAX};
-use crate::query::{Search, Source};
+use crate::query::filter::{self, FILTERS_MAX, Filter};
+use crate::query::{self, Search, Source};
 
 /// Greatest length of `q`, in bytes.
 const TEXT_BYTES_MAX: usize = 1_024;
@@ -202,7 +202,7 @@ pub async fn list(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (db, class) = (reachable(&principal, &db)?, ClassName::parse(&class)?);
-    let search = search(&params)?;
+    let search = search(&params, filter::parse_of_instances)?;
     let read = Read::begin(&api, Source::Instances, &headers).await?;
     let found = api.queries.instances(&db, &class, search).await?;
     let body = InstancesBody { instances: bodies(found.documents), next: found.next };
@@ -210,13 +210,13 @@ pub async fn list(
 }
 
 /// Narrowing parameters of a list of documents.
-pub fn search(params: &Params) -> Result<Search, Problem> {
+pub fn search(params: &Params, parse: fn(&str) -> Result<Filter, query::Error>) -> Result<Search, Problem> {
     params.only(&["q", "filter", "limit", "after"])?;
     let text = params.one("q")?.filter(|text| !text.trim().is_empty()).map(str::to_owned);
     if text.as_ref().is_some_and(|text| text.len() > TEXT_BYTES_MAX) {
         return Err(parameter("q", format!("it must have at most {TEXT_BYTES_MAX} bytes")));
     }
-    let filters = params.all("filter").map(filter::parse).collect::<Result<Vec<_>, _>>()?;
+    let filters = params.all("filter").map(parse).collect::<Result<Vec<_>, _>>()?;
     if filters.len() > FILTERS_MAX {
         return Err(parameter("filter", format!("at most {FILTERS_MAX} filters are allowed")));
     }

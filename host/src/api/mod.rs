@@ -6,6 +6,7 @@ mod admin;
 mod admin_handlers;
 mod auth;
 mod commands;
+mod documents;
 mod dto;
 mod gate;
 mod health;

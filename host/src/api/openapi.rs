@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{admin, admin_handlers as handlers, commands, health, history, instances, ontology};
+use super::{admin, admin_handlers as handlers, commands, documents, health, history, instances, ontology};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -26,6 +26,7 @@ use super::{admin, admin_handlers as handlers, commands, health, history, instan
         instances::create, instances::update, instances::remove, instances::bulk_create, instances::get,
         instances::list,
         history::aggregate, history::aggregate_events, history::event, history::events,
+        documents::list_documents, documents::get_document, documents::edges,
         handlers::upload_handler, handlers::list_handlers, handlers::get_handler, handlers::activate_handler,
         handlers::roll_back_handler,
         admin::dead_letters, admin::retry, admin::discard, admin::claims, admin::release, admin::consumers,

@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::routing::{MethodRouter, delete, get, post, put};
 
-use super::{Api, admin, admin_handlers as handlers, commands, history, instances, ontology, openapi};
+use super::{Api, admin, admin_handlers as handlers, commands, documents, history, instances, ontology, openapi};
 
 /// Routes, and their patterns for the test that compares them with the OpenAPI document.
 #[derive(Debug, Default)]
@@ -51,6 +51,9 @@ fn domain(routes: Routes) -> Routes {
         .at("/api/v1/aggregates/{aggregate_type}/{aggregate_id}/events", get(history::aggregate_events))
         .at("/api/v1/events", get(history::events))
         .at("/api/v1/events/{event_id}", get(history::event))
+        .at("/api/v1/documents/{collection}", get(documents::list_documents))
+        .at("/api/v1/documents/{collection}/{id}", get(documents::get_document))
+        .at("/api/v1/graph/{kind}/{id}/edges", get(documents::edges))
 }
 
 fn admin(routes: Routes) -> Routes {

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::Error;
-use crate::port::read_model::{Filter, Operator};
+pub use crate::port::read_model::Filter;
+use crate::port::read_model::Operator;
 
 /// Filters one list may have.
 pub const FILTERS_MAX: usize = 16;
@@ -22,11 +23,20 @@ const OPERATORS: [(&str, Operator); 6] = [
     (">", Operator::Greater),
 ];
 
-/// Members of a document itself; every other name is looked up in its `data`.
-const OUTER: [&str; 6] = ["data", "instance_id", "class_id", "db_name", "created_at", "updated_at"];
+/// Members of an instance's document.
+const OUTER: [&str; 7] = ["data", "instance_id", "class_id", "db_name", "sequence_number", "created_at", "updated_at"];
 
-/// Reads one filter on instances. The value is JSON where it reads as a number, `true`, `false`, `null` or a quoted
-/// string, else a text as it stands.
+/// Reads one filter on instances: a name that is no member of the document itself is looked up in its `data`.
+pub fn parse_of_instances(text: &str) -> Result<Filter, Error> {
+    let mut filter = parse(text)?;
+    if !filter.path.first().is_some_and(|first| OUTER.contains(&first.as_str())) {
+        filter.path.insert(0, "data".into());
+    }
+    Ok(filter)
+}
+
+/// Reads one filter. The value is JSON where it reads as a number, `true`, `false`, `null` or a quoted string, else a
+/// text as it stands.
 pub fn parse(text: &str) -> Result<Filter, Error> {
     let refused = |reason: &str| Error::Parameter { name: "filter", reason: format!("{reason}: {:?}", cut(text)) };
     if text.len() > FILTER_BYTES_MAX {
@@ -40,13 +50,9 @@ pub fn parse(text: &str) -> Result<Filter, Error> {
     let Some((operator, value)) = found else {
         return Err(refused("expected one of = != < <= > >= after the field"));
     };
-    let mut path: Vec<String> = field.split('.').map(str::to_owned).collect();
+    let path: Vec<String> = field.split('.').map(str::to_owned).collect();
     if path.len() > PATH_PARTS_MAX || path.iter().any(|part| part.is_empty() || part.chars().any(char::is_control)) {
         return Err(refused("the field must be a name, or names with dots between"));
-    }
-    let outer = path.first().is_some_and(|first| OUTER.contains(&first.as_str()) || first == "sequence_number");
-    if !outer {
-        path.insert(0, "data".into());
     }
     Ok(Filter { path, operator, value: literal(value) })
 }

@@ -15,9 +15,12 @@ pub use admin::{Consumer, Lag, Page};
 pub use consistency::{Freshness, Source};
 pub use error::{Error, Wanted, What};
 pub use history::{EventPage, Scope, Tail, TailStep};
-pub use model::Search;
+pub use model::{Documents, Search};
 pub use status::{Failure, OutcomeEvent, Row, Status, StatusName};
 pub use token::{Cursor, Token};
+
+/// An event as it is stored.
+pub use crate::event_store::Record;
 
 use std::sync::Arc;
 

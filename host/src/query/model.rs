@@ -1,9 +1,5 @@
 //! The read model: instances, classes, databases, and the documents of any other projection.
 
-use std::sync::Arc;
-
-use serde_json::value::RawValue;
-
 use super::{Error, Service, What};
 use crate::domain::{ClassName, DatabaseName, InstanceId};
 use crate::port::read_model::{Document, DocumentKey, Edge, Filter, Node, Query};
@@ -79,6 +75,12 @@ impl Service {
         Ok(found.into_iter().next().flatten())
     }
 
+    /// One document of any collection, which must be there.
+    pub async fn document_or_missing(&self, collection: &str, id: &str) -> Result<Document, Error> {
+        let missing = || Error::NotFound { what: What::Document, id: format!("{id} in {collection}") };
+        self.document(collection, id).await?.ok_or_else(missing)
+    }
+
     /// Documents of any collection, by id. Ids in `after` and `next` are without the prefix.
     pub async fn list(&self, collection: &str, id_prefix: String, search: Search) -> Result<Documents, Error> {
         let limit = search.limit;
@@ -113,12 +115,4 @@ impl Service {
 
 fn key(collection: &str, id: &str) -> DocumentKey {
     DocumentKey { collection: collection.into(), id: id.into() }
-}
-
-/// Bodies of a page, for an answer.
-impl Documents {
-    /// The documents as they were projected.
-    pub fn bodies(&self) -> Vec<Arc<RawValue>> {
-        self.documents.iter().map(|document| document.body.clone()).collect()
-    }
 }

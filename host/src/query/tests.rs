@@ -62,7 +62,7 @@ fn filters_read_field_operator_and_value() {
         ("address.city=Ulm", vec!["data", "address", "city"], Operator::Equal, json!("Ulm")),
         ("tags=[1]", vec!["data", "tags"], Operator::Equal, json!("[1]")),
     ] {
-        let filter = filter::parse(text).unwrap();
+        let filter = filter::parse_of_instances(text).unwrap();
         assert_eq!(
             (filter.path, filter.operator, filter.value),
             (path.iter().map(ToString::to_string).collect(), operator, value),

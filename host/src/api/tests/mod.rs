@@ -3,4 +3,7 @@
 
 mod access;
 mod document;
+mod host;
+mod log;
 mod requests;
+mod router;

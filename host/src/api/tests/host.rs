@@ -1,0 +1,238 @@
+//! A host in memory without consumers: commands are accepted, and a test decides them itself.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use uuid::Uuid;
+
+use crate::adapter::system_clock::SystemClock;
+use crate::api::{self, Auth, Health, Limits, Part, Role, Services, Token};
+use crate::codec::envelope::DomainDraft;
+use crate::codec::json::Json;
+use crate::command::{self, MismatchMode, Operations};
+use crate::deploy::{self, Deployments};
+use crate::domain::{Digest, Partition, Sequence, event_topic};
+use crate::event_store::{Append, EventStore, Expected, Options, Record};
+use crate::metrics::Metrics;
+use crate::port::clock::Clock;
+use crate::port::index::memory::MemoryIndex;
+use crate::port::object_store::memory::MemoryStore;
+use crate::port::read_model::memory::MemoryReadModel;
+use crate::port::registry::memory::MemoryRegistry;
+use crate::query::{self, Sources};
+use crate::sandbox::{Catalog, Sandbox};
+use crate::state::{Completions, Parking, Progress, States};
+
+const COMPONENTS: [&str; 3] = ["ontology.wasm", "instance.wasm", "examples/account.wasm"];
+
+/// How a test wants its host.
+pub struct Wish {
+    pub open: bool,
+    pub mode: MismatchMode,
+    pub limits: Limits,
+    pub partitions: u16,
+}
+
+impl Default for Wish {
+    fn default() -> Wish {
+        Wish { open: true, mode: MismatchMode::Error, limits: Limits::default(), partitions: 1 }
+    }
+}
+
+pub struct Host {
+    pub router: Router,
+    pub store: EventStore,
+    pub progress: Progress,
+    pub stop: CancellationToken,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Value,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Answer {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self
+    }
+}
+
+fn component(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/handlers").join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{name}: {error}; run `cargo xtask build` first"))
+}
+
+/// One engine for all tests, and compiled code that outlives them: compiling takes seconds in a debug build.
+fn sandbox() -> &'static Sandbox {
+    static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
+    SANDBOX.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-components");
+        let options = crate::sandbox::Options { cache_folder: Some(folder), ..Default::default() };
+        let sandbox = Sandbox::new(options).unwrap();
+        for name in COMPONENTS {
+            sandbox.load(&component(name)).unwrap();
+        }
+        sandbox
+    })
+}
+
+fn tokens() -> Vec<Token> {
+    let token = |text: &str, roles: &[Role], databases: Option<Vec<String>>| Token {
+        sha256: Digest::of(text.as_bytes()),
+        subject: format!("{text}@example"),
+        roles: roles.to_vec(),
+        databases,
+    };
+    vec![
+        token("root", &[Role::Operator], None),
+        token("shop", &[Role::Reader, Role::Commander], Some(vec!["shop".into()])),
+        token("read", &[Role::Reader], None),
+    ]
+}
+
+impl Host {
+    pub async fn start(wish: Wish) -> Host {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let objects = Arc::new(MemoryStore::new());
+        let options = Options { partitions: wish.partitions, ..Options::default() };
+        let (store, tasks, _) =
+            EventStore::open(options, objects.clone(), Arc::new(MemoryIndex::new()), clock.clone()).await.unwrap();
+        for task in tasks {
+            tokio::spawn(task.future);
+        }
+        let catalog = Arc::new(Catalog::default());
+        let parts = deploy::Parts {
+            events: store.clone(),
+            objects,
+            sandbox: sandbox().clone(),
+            catalog: catalog.clone(),
+            clock: clock.clone(),
+        };
+        let deployments = Deployments::open(parts).await.unwrap();
+        let components = COMPONENTS.map(component);
+        let named: Vec<(&str, &[u8])> = COMPONENTS.iter().zip(&components).map(|(name, c)| (*name, &**c)).collect();
+        deployments.ensure_bundled(&named).await.unwrap();
+        let registry = MemoryRegistry::default();
+        let letters = Arc::new(registry.clone());
+        let read_model = Arc::new(MemoryReadModel::new(registry.clone()));
+        let registry = Arc::new(registry);
+        let parking = Parking::open(store.clone(), letters.clone(), registry.clone(), clock.clone()).await.unwrap();
+        let (metrics, progress, stop) = (Metrics::new(), Progress::default(), CancellationToken::new());
+        let completions = Completions::new(store.clone());
+        for partition in 0..wish.partitions {
+            tokio::spawn(completions.clone().follow(Partition(partition), stop.clone()));
+        }
+        let services = Services {
+            commands: command::Service::new(store.clone(), catalog.clone(), clock.clone(), wish.mode, &metrics),
+            operations: Operations::new(parking, registry.clone(), clock.clone()),
+            queries: query::Service::new(Sources {
+                store: store.clone(),
+                states: States::new(store.clone(), catalog, 1 << 20),
+                read_model,
+                registry,
+                letters,
+                progress: progress.clone(),
+                completions,
+                clock,
+            }),
+            deployments,
+            auth: Auth::new(tokens(), wish.open),
+            health: Health::new(metrics.clone(), || {
+                vec![Part { name: "log".into(), ready: true, detail: "serving".into() }]
+            }),
+            metrics,
+            limits: wish.limits,
+            stop: stop.clone(),
+        };
+        Host { router: api::router(services), store, progress, stop }
+    }
+
+    /// Sends a request; the body, when there is one, as JSON.
+    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<Value>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = match body {
+            Some(body) => {
+                request = request.header("content-type", "application/json");
+                Body::from(body.to_string())
+            }
+            None => Body::empty(),
+        };
+        self.raw(request.body(body).unwrap()).await
+    }
+
+    pub async fn raw(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.unwrap();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Answer { status: parts.status, headers: parts.headers, body, text }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], None).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send("POST", path, &[], Some(body)).await
+    }
+
+    /// Decides a command as a worker would.
+    pub async fn decide(&self, command_id: &str, event_type: &str, data: Value) -> Record {
+        let command_id: Uuid = command_id.parse().unwrap();
+        let command = self.store.find(&[command_id]).await.unwrap().pop().flatten().unwrap();
+        let draft = DomainDraft {
+            command_id,
+            index: 0,
+            event_type,
+            aggregate: &command.aggregate,
+            occurred_at: command.recorded_at,
+            actor: "worker",
+            data: &Json::from_value(&data).unwrap(),
+            correlation_id: "c",
+            causation_id: Some(command_id),
+            handler: None,
+            read_set: &[],
+            traceparent: None,
+            schema_version: "1.0.0",
+            issued: None,
+            extra: None,
+            topic: event_topic(&command.aggregate.kind).into(),
+            service: "test",
+        };
+        let append = Append {
+            aggregate: command.aggregate.clone(),
+            expected: Expected::Any,
+            drafts: vec![draft.build().unwrap()],
+            outcome_of: Some(command.sequence),
+            ids_are_new: false,
+        };
+        self.store.append(append).await.unwrap().records.remove(0)
+    }
+
+    /// Sequence of an aggregate's last event.
+    pub async fn sequence(&self, kind: &str, id: &str) -> Sequence {
+        let aggregate = crate::domain::Aggregate::parse(kind, id).unwrap();
+        self.store.head(&aggregate).await.unwrap().last
+    }
+}
