@@ -60,7 +60,7 @@ impl Default for Limits {
         Limits {
             component_bytes_max: 32 << 20,
             fuel: 1_000_000_000,
-            wall_ms: 5_000,
+            wall_ms: 10_000,
             memory_bytes_max: 64 << 20,
             table_elements_max: 20_000,
             stack_bytes_max: 512 << 10,

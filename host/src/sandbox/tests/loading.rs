@@ -29,6 +29,27 @@ fn what_is_no_component_is_refused() {
 }
 
 #[test]
+fn damaged_components_are_refused_or_run_but_never_hurt() {
+    let good = component("upcaster");
+    // A fixed sequence of places and bits, so that a failure can be seen again.
+    let mut random = 0x2545_f491_4f6c_dd1du64;
+    for round in 0..24 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let reach = if round % 2 == 0 { 400 } else { good.len() };
+        let place = usize::try_from(random >> 8).unwrap() % reach;
+        let mut bad = good.clone();
+        bad[place] ^= 1 << (random % 8);
+        if let Ok(handler) = sandbox().load(&bad) {
+            let stored = StoredRef { name: "NOTED", schema_version: "1", data: "1" };
+            drop(handler.upcast(stored));
+        }
+    }
+    assert!(sandbox().load(&good).is_ok());
+}
+
+#[test]
 fn a_component_that_is_too_large_is_not_looked_at() {
     let limits = Limits { component_bytes_max: 1_000, ..Limits::default() };
     let sandbox = Sandbox::new(Options { limits, cache_folder: None }).unwrap();
