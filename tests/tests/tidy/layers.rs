@@ -64,6 +64,7 @@ const BELOW_SERVICES: &[&str] = &["state", "event_store", "sandbox", "port", "co
 const VENDORS: &[(&str, &[&str])] = &[
     ("wasmtime", &["sandbox"]),
     ("wasmtime_wasi", &["sandbox"]),
+    ("carryall_code_cache", &["sandbox"]),
     ("sqlx", &["adapter"]),
     ("axum", &["api"]),
     ("tower", &["api"]),
