@@ -89,9 +89,12 @@ impl Server {
 
     async fn start_in(folder: TempDir, options: Options) -> anyhow::Result<Server> {
         let address = free_address()?;
+        let compiled = folder.path().join("data/cache");
+        take_compiled(&compiled)?;
         let child = Self::spawn(folder.path(), &address, &options)?;
         let mut server = Server { child, folder, options, address };
         server.wait_ready().await?;
+        keep_compiled(&compiled)?;
         Ok(server)
     }
 
@@ -226,6 +229,48 @@ impl Drop for Server {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Compiling the bundled handlers takes seconds in a dev build, so hosts begin with the code that one before them
+/// compiled. It is derived, found by the component's digest and the engine's version: a stale copy is never used.
+fn take_compiled(to: &Path) -> anyhow::Result<()> {
+    let kept = kept_compiled()?;
+    if kept.is_dir() { copy(&kept, to) } else { Ok(()) }
+}
+
+/// Keeps what a host compiled, for the next ones. Tests of several processes may do so at once: the first one wins.
+fn keep_compiled(from: &Path) -> anyhow::Result<()> {
+    let kept = kept_compiled()?;
+    if kept.exists() || !from.is_dir() {
+        return Ok(());
+    }
+    let parent = kept.parent().context("the kept code lies in a folder")?;
+    let draft = tempfile::tempdir_in(parent)?;
+    copy(from, draft.path())?;
+    match std::fs::rename(draft.path(), &kept) {
+        Err(_) if kept.is_dir() => Ok(()),
+        result => result.context("keep the compiled handlers"),
+    }
+}
+
+/// A folder of this binary's own, so that another build begins anew.
+fn kept_compiled() -> anyhow::Result<PathBuf> {
+    let built = std::fs::metadata(binary()?)?.modified()?.duration_since(std::time::UNIX_EPOCH)?;
+    Ok(profile_folder()?.join(format!("compiled-handlers-{}", built.as_nanos())))
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 fn free_address() -> anyhow::Result<String> {

@@ -9,6 +9,7 @@ mod consumers;
 mod parts;
 mod rebuild;
 mod supervisor;
+mod verify;
 
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use parts::Parts;
 use supervisor::Supervisor;
 
 pub use rebuild::{RebuildReport, rebuild};
+pub use verify::verify;
 
 /// How long requests under way may take to end when the process is told to stop.
 const DRAIN: Duration = Duration::from_secs(20);

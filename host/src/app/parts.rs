@@ -57,6 +57,7 @@ impl Parts {
         let options = event_store::Options {
             writer: config.owner.clone(),
             partitions: config.partitions,
+            metrics: metrics.clone(),
             ..event_store::Options::default()
         };
         let (events, tasks, report) =

@@ -16,6 +16,7 @@ mod overrides;
 mod rebuild;
 mod remote;
 mod serve;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,8 @@ enum Action {
     /// What no retry could handle, and what to do with it.
     #[command(subcommand)]
     DeadLetters(dead_letters::Action),
+    /// Check the log of a data folder at rest: chain, numbers, ids, and the index against it.
+    Verify(Overrides),
     /// Delete everything derived of a data folder at rest, and make it again from the log.
     Rebuild(Overrides),
     /// Run a host, and deploy a handler crate whenever its component changes.
@@ -119,6 +122,7 @@ fn run(action: Action, output: &mut Output) -> Result<Done, Failure> {
         Action::Commands(action) => alone(commands::run(action, output)),
         Action::Events(action) => alone(events::run(action, output)),
         Action::Handlers(action) => handlers::run(action, output),
+        Action::Verify(overrides) => verify::run(&overrides, output),
         Action::Rebuild(overrides) => rebuild::run(&overrides, output),
         Action::Dev(dev) => alone(dev::run(dev, output)),
         Action::Bench(bench) => alone(bench::run(bench, output)),

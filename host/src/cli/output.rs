@@ -19,10 +19,6 @@ impl Output {
         Output { json }
     }
 
-    pub fn is_json(&self) -> bool {
-        self.json
-    }
-
     /// A result: JSON as it is, or the text made of it.
     pub fn result(&mut self, value: &Value, text: impl FnOnce(&Value) -> String) -> Result<(), Failure> {
         let shown =

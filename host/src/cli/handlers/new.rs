@@ -11,7 +11,7 @@ use crate::cli::{Done, Failure};
 use crate::domain::AggregateType;
 
 #[derive(Debug, Args)]
-pub(super) struct New {
+pub(in crate::cli) struct New {
     /// Name of the handler: lower-case letters, digits and hyphens.
     name: String,
     /// Aggregate type it decides for; without it, made of the name.
