@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::port::bus::{Bus, InProcessBus};
 use crate::port::clock::Clock;
 use crate::port::object_store::ObjectStore;
+use crate::port::object_store::probe::probe;
 use crate::port::read_model::ReadModel;
 use crate::port::registry::{DeadLetters, Owner, Registry};
 use crate::sandbox::{Catalog, Sandbox};
@@ -53,6 +54,7 @@ impl Parts {
         std::fs::create_dir_all(&config.data_dir)
             .with_context(|| format!("cannot create the data folder {}", config.data_dir.display()))?;
         let objects: Arc<dyn ObjectStore> = Arc::new(FolderStore::open(&config.store_dir, &metrics).await?);
+        probe(objects.as_ref(), clock.random_id()).await?;
         let database = Database::open(&config.data_dir.join(DATABASE_FILE)).await?;
         let options = event_store::Options {
             writer: config.owner.clone(),

@@ -12,25 +12,25 @@ use uuid::Uuid;
 use super::Error;
 use super::log::Log;
 use crate::codec::segment::Segment;
-use crate::domain::{Position, SegmentNumber};
+use crate::domain::{Digest, Position, SegmentNumber};
 
-/// Event ids that one object holds at most, unless a single segment has more.
+/// Event ids that gather before objects are written, whatever the interval: about 1 MB of them.
 const IDS_MAX: usize = 20_000;
 
 /// What an object holds.
 #[derive(Debug, Serialize)]
 struct Day<'a> {
     partition: u16,
-    segments: Vec<Entry<'a>>,
+    segments: &'a [&'a Entry],
 }
 
 #[derive(Debug, Serialize)]
-struct Entry<'a> {
+struct Entry {
     segment: SegmentNumber,
     first_position: Position,
     count: u32,
-    digest: String,
-    event_ids: Vec<&'a Uuid>,
+    digest: Digest,
+    event_ids: Vec<Uuid>,
 }
 
 /// How far a partition's objects reach.
@@ -43,19 +43,25 @@ fn progress_key(log: &Log) -> String {
     format!("indexes/by-date/progress/{:04}.json", log.partition.0)
 }
 
-/// Writes at intervals, and once more when the committer has ended.
+/// A segment that is to be written.
+#[derive(Debug)]
+struct Waiting {
+    day: String,
+    entry: Entry,
+}
+
+/// Takes the ids of segments while they are in memory, writes at intervals, and once more when the committer has ended.
 pub(super) async fn run(log: Arc<Log>) -> Result<(), Error> {
-    let mut committing = log.committing.subscribe();
+    let mut writer = Writer { log: log.clone(), taken: None, ids: 0, waiting: Vec::new() };
     let interval = Duration::from_millis(log.shared.options.by_date_ms);
+    let mut committing = log.committing.subscribe();
+    let mut end = log.end.subscribe();
+    let mut next_write = log.shared.clock.monotonic() + interval;
     loop {
-        let clock = log.shared.clock.clone();
-        // Both branches are cancel-safe; the channel cannot close, since `log` holds the sender.
-        tokio::select! {
-            () = clock.sleep(interval) => {}
-            _ = committing.wait_for(|committing| !committing) => {}
-        }
-        let last = !*committing.borrow();
-        match write(&log).await {
+        let last = !*committing.borrow_and_update();
+        end.mark_unchanged();
+        let due = last || log.shared.clock.monotonic() >= next_write;
+        match writer.step(due).await {
             Ok(()) => {}
             Err(Error::Port(error)) => {
                 tracing::warn!(%error, "the by-date index could not be written; the next round goes on from here");
@@ -65,68 +71,95 @@ pub(super) async fn run(log: Arc<Log>) -> Result<(), Error> {
         if last {
             return Ok(());
         }
+        if due {
+            next_write = log.shared.clock.monotonic() + interval;
+        }
+        let pause = next_write.saturating_sub(log.shared.clock.monotonic());
+        // All branches are cancel-safe; the channels cannot close, since `log` holds the senders.
+        tokio::select! {
+            () = log.shared.clock.sleep(pause) => {}
+            _ = end.changed() => {}
+            _ = committing.changed() => {}
+        }
     }
 }
 
-/// Brings the objects up to the log's end.
-async fn write(log: &Log) -> Result<(), Error> {
-    let end = log.view.lock().end().segments.0;
-    let key = progress_key(log);
-    let stored = log.shared.objects.get(&key).await?;
-    // Progress that cannot be read is no progress: everything here is derived.
-    let mut progress: Progress = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    if progress.segments > end {
-        progress = Progress::default();
+struct Writer {
+    log: Arc<Log>,
+    /// Number of the next segment to take; unknown until the stored progress was read.
+    taken: Option<u64>,
+    ids: usize,
+    waiting: Vec<Waiting>,
+}
+
+impl Writer {
+    /// Takes what was committed; writes when it is time, or much has gathered.
+    async fn step(&mut self, due: bool) -> Result<(), Error> {
+        let end = self.log.view.lock().end().segments.0;
+        let from = match self.taken {
+            Some(taken) => taken,
+            None => self.progress(end).await?,
+        };
+        for number in from..end {
+            let segment = self.log.segment(SegmentNumber(number)).await?;
+            self.ids += segment.events.len();
+            self.waiting.push(Waiting { day: day(&segment), entry: Entry::of(&segment) });
+            self.taken = Some(number + 1);
+            if self.ids >= IDS_MAX {
+                self.write().await?;
+            }
+        }
+        self.taken = Some(end.max(from));
+        if due { self.write().await } else { Ok(()) }
     }
-    while progress.segments < end {
-        let run = next_run(log, progress.segments, end).await?;
-        progress.segments += run.len() as u64;
-        for (day, segments) in by_day(&run) {
-            put(log, &day, &segments).await?;
+
+    /// How far the objects reach. Progress that cannot be read is no progress: everything here is derived.
+    async fn progress(&self, end: u64) -> Result<u64, Error> {
+        let stored = self.log.shared.objects.get(&progress_key(&self.log)).await?;
+        let progress: Progress = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        Ok(if progress.segments > end { 0 } else { progress.segments })
+    }
+
+    async fn write(&mut self) -> Result<(), Error> {
+        let Some(last) = self.waiting.last() else { return Ok(()) };
+        let progress = Progress { segments: last.entry.segment.0 + 1 };
+        let mut days: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+        for waiting in &self.waiting {
+            days.entry(&waiting.day).or_default().push(&waiting.entry);
+        }
+        for (day, segments) in days {
+            put(&self.log, day, &segments).await?;
         }
         let text = serde_json::to_vec(&progress).expect("a number always serialises");
-        log.shared.objects.put(&key, Bytes::from(text)).await?;
+        self.log.shared.objects.put(&progress_key(&self.log), Bytes::from(text)).await?;
+        self.waiting.clear();
+        self.ids = 0;
+        Ok(())
     }
-    Ok(())
 }
 
-async fn next_run(log: &Log, from: u64, end: u64) -> Result<Vec<Arc<Segment>>, Error> {
-    let mut run = Vec::new();
-    let mut ids = 0;
-    for number in from..end {
-        let segment = log.segment(SegmentNumber(number)).await?;
-        ids += segment.events.len();
-        if ids > IDS_MAX && !run.is_empty() {
-            break;
+/// `yyyy/mm/dd` of when a segment was recorded.
+fn day(segment: &Segment) -> String {
+    segment.header.recorded_at.to_string()[..10].replace('-', "/")
+}
+
+impl Entry {
+    fn of(segment: &Segment) -> Entry {
+        Entry {
+            segment: segment.header.segment,
+            first_position: segment.header.first_position,
+            count: segment.header.count,
+            digest: segment.digest,
+            event_ids: segment.events.iter().map(|event| event.event_id).collect(),
         }
-        run.push(segment);
     }
-    Ok(run)
 }
 
-/// `yyyy/mm/dd` of when they were recorded.
-fn by_day(run: &[Arc<Segment>]) -> BTreeMap<String, Vec<&Segment>> {
-    let mut days: BTreeMap<String, Vec<&Segment>> = BTreeMap::new();
-    for segment in run {
-        let day = segment.header.recorded_at.to_string()[..10].replace('-', "/");
-        days.entry(day).or_default().push(segment);
-    }
-    days
-}
-
-async fn put(log: &Log, day: &str, segments: &[&Segment]) -> Result<(), Error> {
+async fn put(log: &Log, day: &str, segments: &[&Entry]) -> Result<(), Error> {
     let Some(first) = segments.first() else { return Ok(()) };
     let partition = log.partition.0;
-    let entries = segments.iter().map(|segment| Entry {
-        segment: segment.header.segment,
-        first_position: segment.header.first_position,
-        count: segment.header.count,
-        digest: segment.digest.to_string(),
-        event_ids: segment.events.iter().map(|event| &event.event_id).collect(),
-    });
-    let text = serde_json::to_vec(&Day { partition, segments: entries.collect() });
-    let text = text.expect("plain fields always serialise");
-    let key = format!("indexes/by-date/{day}/{partition:04}-{:016}.json", first.header.segment.0);
+    let text = serde_json::to_vec(&Day { partition, segments }).expect("plain fields always serialise");
+    let key = format!("indexes/by-date/{day}/{partition:04}-{:016}.json", first.segment.0);
     log.shared.objects.put(&key, Bytes::from(text)).await?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Opening: which store this is, whether the index belongs to its log, and where the log ends. An index that is missing,
 //! empty, of another store, ahead of the log or of another history is thrown away and folded again (I1).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -176,7 +176,7 @@ async fn catch_up(log: &Arc<Log>) -> Result<(u64, u64), Error> {
 }
 
 async fn fold(log: &Arc<Log>, segment: Segment) -> Result<(), Error> {
-    let waiting: usize = log.view.lock().unindexed(usize::MAX).1.iter().map(|f| f.segment.events.len()).sum();
+    let waiting = log.view.lock().unindexed_events();
     if waiting >= APPLY_EVENTS_MAX {
         apply(log).await?;
     }
@@ -191,15 +191,13 @@ async fn fold(log: &Arc<Log>, segment: Segment) -> Result<(), Error> {
         let aggregates = segment.events.iter().map(|event| &event.aggregate);
         aggregates.filter(|a| view.head(a).is_none() && seen.insert(*a)).cloned().collect()
     };
-    let mut looked: Vec<Head> = Vec::new();
+    let mut looked: HashMap<Aggregate, Head> = HashMap::new();
     if !unknown.is_empty() {
-        looked = log.shared.index.lookup(log.partition, &unknown, &[]).await?.heads;
+        let found = log.shared.index.lookup(log.partition, &unknown, &[]).await?;
+        looked.extend(unknown.into_iter().zip(found.heads));
     }
     let mut view = log.view.lock();
-    let before = |aggregate: &Aggregate| {
-        let place = || unknown.iter().position(|other| other == aggregate);
-        view.head(aggregate).or_else(|| looked.get(place()?).copied()).unwrap_or_default()
-    };
+    let before = |a: &Aggregate| view.head(a).or_else(|| looked.get(a).copied()).unwrap_or_default();
     let number = segment.header.segment;
     let heads = fold_heads(&segment, before).map_err(|aggregate| broken(log, number, &aggregate))?;
     view.fold(Folded { segment: Arc::new(segment), heads });

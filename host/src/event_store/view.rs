@@ -54,6 +54,7 @@ pub(super) struct View {
     /// Segments from base to end.
     overlay: VecDeque<Arc<Folded>>,
     unindexed_bytes: usize,
+    unindexed_events: usize,
     touched: HashMap<Aggregate, Touched>,
     ids: HashMap<Uuid, EventAt>,
     heads: Heads,
@@ -142,6 +143,7 @@ impl View {
             end: at,
             overlay: VecDeque::new(),
             unindexed_bytes: 0,
+            unindexed_events: 0,
             touched: HashMap::new(),
             ids: HashMap::new(),
             heads,
@@ -161,6 +163,10 @@ impl View {
 
     pub(super) fn unindexed_bytes(&self) -> usize {
         self.unindexed_bytes
+    }
+
+    pub(super) fn unindexed_events(&self) -> usize {
+        self.unindexed_events
     }
 
     pub(super) fn relation(&self, watermark: &Watermark) -> Relation {
@@ -196,6 +202,7 @@ impl View {
         }
         self.end = after(&segment);
         self.unindexed_bytes += segment.bytes.len();
+        self.unindexed_events += segment.events.len();
         self.overlay.push_back(Arc::new(folded));
         self.recent_bytes += segment.bytes.len();
         self.recent.push_back(segment);
@@ -218,6 +225,7 @@ impl View {
         {
             self.base = after(&folded.segment);
             self.unindexed_bytes -= folded.segment.bytes.len();
+            self.unindexed_events -= folded.segment.events.len();
             for event in &folded.segment.events {
                 self.ids.remove(&event.event_id);
                 let Some(touched) = self.touched.get_mut(&event.aggregate) else { continue };
