@@ -17,7 +17,7 @@ use crate::port::read_model::{AppliedBatch, Batch, Document, DocumentKey, Edge, 
 use crate::port::registry::Finished;
 
 // A row of another owner: its owner would become NULL, which the column refuses. Edges are replaced where their set has
-// an older version or none yet, so before the sets get theirs.
+// an older version or none yet, so before the sets get theirs; those that stay are not touched.
 macro_rules! write {
     () => {
         "
@@ -51,7 +51,9 @@ DELETE FROM graph_edges
     SELECT s.build, s.source_kind, s.source_id, s.predicate
       FROM jsonb_each($9) j CROSS JOIN graph_edge_sets s
      WHERE s.build = $6 AND s.source_kind = j.value ->> 0 AND s.source_id = j.value ->> 1
-       AND s.predicate = j.value ->> 2 AND s.version < j.value ->> 5);
+       AND s.predicate = j.value ->> 2 AND s.version < j.value ->> 5)
+   AND (source_kind, source_id, predicate, target_kind, target_id) NOT IN (
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM jsonb_each($10));
 INSERT OR IGNORE INTO graph_edges
 SELECT $6, j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4
   FROM jsonb_each($10) j
