@@ -19,9 +19,8 @@ use crate::deploy::fold::{Deployment, Entry, Version};
 use crate::deploy::record::Finding;
 use crate::deploy::{Activation, Deployments, Error, Upload};
 use crate::domain::{Digest, Timestamp};
-use crate::error::Classified;
+use crate::error::{Classified, Kind};
 use crate::query::PAGE_MAX;
-use crate::sandbox;
 
 /// Greatest component that is read: what the sandbox takes by default.
 pub const COMPONENT_BYTES_MAX: usize = 32 << 20;
@@ -328,22 +327,15 @@ fn history_body(entry: &Entry) -> HistoryBody {
 impl From<Error> for Problem {
     fn from(error: Error) -> Problem {
         let refused = |title| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.code(), title, error.to_string());
+        if let Some(max) = error.over_bytes_max() {
+            return Problem::too_large(error.to_string()).with("max_bytes", max);
+        }
         match &error {
-            Error::Component(sandbox::Error::TooLarge { max, .. }) => {
-                Problem::too_large(error.to_string()).with("max_bytes", *max)
-            }
-            Error::Component(cause) => {
-                let problem = match Problem::of(&error) {
-                    problem if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
-                        refused("The component is refused")
-                    }
-                    other => return other,
-                };
-                match cause {
-                    sandbox::Error::RefusedImport { name, .. } => problem.with("import", name.as_str()),
-                    sandbox::Error::MissingExport { name, .. } => problem.with("export", name.as_str()),
-                    sandbox::Error::Contract { field, .. } => problem.with("field", field.as_str()),
-                    _ => problem,
+            Error::Component(_) if error.kind() == Kind::Rejected => {
+                let problem = refused("The component is refused");
+                match error.culprit() {
+                    Some((what, name)) => problem.with(what, name),
+                    None => problem,
                 }
             }
             Error::Contract { .. } => refused("The component is refused").with("findings", findings(&error)),

@@ -87,6 +87,24 @@ impl Error {
         }
     }
 
+    /// What about a refused component is wrong, as kind and name: `("import", "wasi:sockets/tcp@0.2.0")`.
+    pub fn culprit(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Error::Component(sandbox::Error::RefusedImport { name, .. }) => Some(("import", name)),
+            Error::Component(sandbox::Error::MissingExport { name, .. }) => Some(("export", name)),
+            Error::Component(sandbox::Error::Contract { field, .. }) => Some(("field", field)),
+            _ => None,
+        }
+    }
+
+    /// The limit that a component is over, in bytes.
+    pub fn over_bytes_max(&self) -> Option<usize> {
+        match self {
+            Error::Component(sandbox::Error::TooLarge { max, .. }) => Some(*max),
+            _ => None,
+        }
+    }
+
     pub(super) fn refused(name: &str, digest: Digest, refusal: Refusal) -> Error {
         let name = name.to_owned();
         match refusal {
