@@ -6,6 +6,7 @@
 //! that wait for an outcome get it; then consumers finish their batch and store their checkpoints; the log closes last.
 
 mod consumers;
+mod housekeeping;
 mod parts;
 mod rebuild;
 mod supervisor;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::housekeeping;
 use super::supervisor::Supervisor;
 use crate::adapter::fs::FolderStore;
 use crate::adapter::sqlite::Database;
@@ -82,6 +83,8 @@ impl Parts {
         })
         .await?;
         deployments.ensure_bundled(bundled::HANDLERS).await?;
+        let keeping = housekeeping::run(database.clone(), events.clone(), clock.clone(), supervisor.signal());
+        supervisor.spawn("housekeeping", keeping);
         let letters = database.dead_letters();
         let registry = database.registry();
         let parking = Parking::open(events.clone(), letters.clone(), registry.clone(), clock.clone()).await?;
