@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::time::Duration;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::dto::{AcceptedBody, CommandResult, ProblemBody, StatusBody};
 use super::problem::Problem;
@@ -19,7 +20,7 @@ use crate::codec::json::Json;
 use crate::command::bundled::Bundled;
 use crate::command::{self, Accepted, Identity, Submission};
 use crate::domain::Aggregate;
-use crate::query::{Status, Token};
+use crate::query::{self, Status, Token};
 
 /// A command.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -78,8 +79,7 @@ impl Sender {
         request: Request,
     ) -> Result<(Sender, Bytes), Problem> {
         params.only(&["expected_seq"])?;
-        let headers = request.headers().clone();
-        let body = request::json_body(request).await?;
+        let (headers, body) = request::headers_and_json(request).await?;
         Ok((Sender { api, principal, params, headers }, body))
     }
 
@@ -141,7 +141,7 @@ impl Sender {
 
     async fn waited(&self, accepted: &Accepted, seconds: u64) -> Result<Response, Problem> {
         // The command is in the log whatever happens now: a status that cannot be had is no failure of the command.
-        let status = self.api.queries.final_status(accepted.command_id, Duration::from_secs(seconds)).await;
+        let status = final_status(&self.api, accepted.command_id, seconds).await;
         match status {
             Ok(status) if status.is_final() => {
                 let mut response = status_response(&status)?;
@@ -154,6 +154,14 @@ impl Sender {
                 accepted_response(accepted)
             }
         }
+    }
+}
+
+/// The status once it is final, or as it is after the wait, or when the server stops meanwhile.
+async fn final_status(api: &Api, command_id: Uuid, seconds: u64) -> Result<Status, query::Error> {
+    tokio::select! {
+        status = api.queries.final_status(command_id, Duration::from_secs(seconds)) => status,
+        () = api.stop.cancelled() => api.queries.status(command_id).await,
     }
 }
 
@@ -250,7 +258,7 @@ pub async fn status(
     let command_id = command::command_id(&command_id)?;
     let wait = request::wait(&headers)?.filter(|seconds| *seconds > 0);
     let status = match wait {
-        Some(seconds) => api.queries.final_status(command_id, Duration::from_secs(seconds)).await?,
+        Some(seconds) => final_status(&api, command_id, seconds).await?,
         None => api.queries.status(command_id).await?,
     };
     principal.check_aggregate(&status.aggregate)?;

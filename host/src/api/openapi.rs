@@ -6,6 +6,7 @@ use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::{admin, admin_handlers as handlers, commands, documents, health, history, instances, ontology};
@@ -33,7 +34,7 @@ use super::{admin, admin_handlers as handlers, commands, documents, health, hist
         admin::relay, admin::operation, admin::cancel_operation,
     ),
     components(schemas(super::dto::ProblemBody)),
-    modifiers(&Operator),
+    modifiers(&Operator, &Problems),
 )]
 struct Document;
 
@@ -45,6 +46,38 @@ impl Modify for Operator {
         let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
         document.components.get_or_insert_with(Default::default).add_security_scheme("operator", scheme);
     }
+}
+
+/// Every error of every route is a problem, and has its media type.
+struct Problems;
+
+const PROBLEM: &str = "application/problem+json";
+
+impl Modify for Problems {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for (path, item) in &mut document.paths.paths {
+            let slots = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+            for operation in slots.into_iter().flatten() {
+                let responses = &mut operation.responses.responses;
+                for (status, response) in responses.iter_mut() {
+                    if let (RefOr::T(response), true) = (response, is_error(status) && path != "/ready") {
+                        response.content.retain(|_, _| false);
+                        response.content.insert(PROBLEM.into(), problem().into());
+                    }
+                }
+                let rest = ResponseBuilder::new().description("any other problem").content(PROBLEM, problem());
+                responses.entry("default".into()).or_insert_with(|| rest.build().into());
+            }
+        }
+    }
+}
+
+fn is_error(status: &str) -> bool {
+    status.starts_with(['4', '5'])
+}
+
+fn problem() -> Content {
+    Content::new(Some(Ref::from_schema_name("ProblemBody")))
 }
 
 /// The document as JSON, made once.

@@ -34,7 +34,11 @@ impl Read {
         let token = request::consistency(headers)?;
         let asked = request::wait(headers)?;
         let wait = asked.map_or(request::WAIT_DEFAULT, Duration::from_secs);
-        api.queries.consistent(source, token.as_ref(), wait).await?;
+        tokio::select! {
+            reached = api.queries.consistent(source, token.as_ref(), wait) => reached?,
+            // The server stops: who would have waited is told how far it is.
+            () = api.stop.cancelled() => api.queries.consistent(source, token.as_ref(), Duration::ZERO).await?,
+        }
         Ok(Read { freshness: api.queries.freshness(source), waited: asked.filter(|_| token.is_some()) })
     }
 

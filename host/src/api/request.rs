@@ -164,12 +164,17 @@ pub fn consistency(headers: &HeaderMap) -> Result<Option<Token>, Problem> {
 
 /// A whole body of JSON, unread. Empty when there is none.
 pub async fn json_body(request: Request) -> Result<Bytes, Problem> {
+    Ok(headers_and_json(request).await?.1)
+}
+
+/// As [`json_body`], with the request's headers.
+pub async fn headers_and_json(request: Request) -> Result<(HeaderMap, Bytes), Problem> {
     let (parts, body) = request.into_parts();
     let bytes = read(body, JSON_BYTES_MAX).await?;
     if !bytes.is_empty() {
         check_json(&parts.headers)?;
     }
-    Ok(bytes)
+    Ok((parts.headers, bytes))
 }
 
 /// Reads a body up to a size and a time.

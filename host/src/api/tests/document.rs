@@ -58,3 +58,21 @@ fn administration_says_that_it_needs_a_token() {
         }
     }
 }
+
+#[test]
+fn every_error_is_a_problem() {
+    let document = document();
+    let mut errors = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                if path != "/ready" && !status.starts_with('2') {
+                    let schema = &response["content"]["application/problem+json"]["schema"]["$ref"];
+                    assert_eq!(schema, "#/components/schemas/ProblemBody", "{method} {path} {status}");
+                    errors += 1;
+                }
+            }
+        }
+    }
+    assert!(errors > 50, "{errors}");
+}

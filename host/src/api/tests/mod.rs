@@ -7,3 +7,4 @@ mod host;
 mod log;
 mod requests;
 mod router;
+mod server;
