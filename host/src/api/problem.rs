@@ -19,9 +19,12 @@ const TYPE_PREFIX: &str = "urn:carryall:problem:";
 /// Seconds after which a retry is worth it when a part is away or overloaded.
 const RETRY_AFTER_SECONDS: &str = "1";
 
-/// An error answer.
+/// An error answer. Boxed: it is the error of nearly every function here, and rarely made.
 #[derive(Debug)]
-pub struct Problem {
+pub struct Problem(Box<Fields>);
+
+#[derive(Debug)]
+struct Fields {
     status: StatusCode,
     code: &'static str,
     title: &'static str,
@@ -34,7 +37,7 @@ pub struct Problem {
 impl Problem {
     /// A problem that no retry helps.
     pub fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Problem {
-        Problem {
+        Problem(Box::new(Fields {
             status,
             code,
             title,
@@ -42,7 +45,7 @@ impl Problem {
             retryable: false,
             members: Map::new(),
             headers: HeaderMap::new(),
-        }
+        }))
     }
 
     /// 400: something in the request is wrong.
@@ -74,26 +77,26 @@ impl Problem {
 
     /// Adds a member.
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Problem {
-        self.members.insert(name.to_owned(), value.into());
+        self.0.members.insert(name.to_owned(), value.into());
         self
     }
 
     /// Adds a header; one that cannot be sent is left out.
     pub fn header(mut self, name: HeaderName, value: &str) -> Problem {
         if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.insert(name, value);
+            self.0.headers.insert(name, value);
         }
         self
     }
 
     fn retry(mut self) -> Problem {
-        self.retryable = true;
+        self.0.retryable = true;
         self.header(RETRY_AFTER, RETRY_AFTER_SECONDS)
     }
 
     /// HTTP status.
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// Any classified error, when nothing more is to be said than its words.
@@ -116,15 +119,15 @@ impl Problem {
     /// The body.
     pub fn body(&self) -> Value {
         let mut body = json!({
-            "type": format!("{TYPE_PREFIX}{}", self.code),
-            "title": self.title,
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-            "code": self.code,
-            "retryable": self.retryable,
+            "type": format!("{TYPE_PREFIX}{}", self.0.code),
+            "title": self.0.title,
+            "status": self.0.status.as_u16(),
+            "detail": self.0.detail,
+            "code": self.0.code,
+            "retryable": self.0.retryable,
         });
         if let Value::Object(fields) = &mut body {
-            fields.extend(self.members.clone());
+            fields.extend(self.0.members.clone());
         }
         body
     }
@@ -147,9 +150,9 @@ impl std::fmt::Display for Chain<'_> {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.body())).into_response();
+        let mut response = (self.0.status, Json(self.body())).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        response.headers_mut().extend(self.headers);
+        response.headers_mut().extend(self.0.headers);
         response
     }
 }
