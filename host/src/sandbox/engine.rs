@@ -25,7 +25,8 @@ const TABLES_PER_COMPONENT: u32 = 8;
 /// A Rust component has three core instances, one memory and two tables; the pool holds some more for each slot.
 const CORE_INSTANCES_PER_SLOT: u32 = 5;
 const TABLES_PER_SLOT: u32 = 3;
-/// Bytes of a memory, of those a guest wrote, that stay mapped between two uses: more than domain logic touches in a call.
+/// Bytes of a memory, of those a guest wrote, that stay mapped between two uses: more than domain logic touches in
+/// one call.
 const KEEP_RESIDENT_BYTES: usize = 512 << 10;
 /// The same for a table: 8,192 elements.
 const KEEP_RESIDENT_TABLE_BYTES: usize = 64 << 10;
@@ -57,7 +58,8 @@ pub(super) struct Inner {
 }
 
 impl Sandbox {
-    /// Sets the engine up. Starts one thread, which sleeps while no guest runs and ends with the last clone and handler.
+    /// Sets the engine up. Starts one thread, which sleeps while no guest runs and ends with the last clone and
+    /// handler.
     pub fn new(options: Options) -> Result<Sandbox, Error> {
         let failed = |error: wasmtime::Error| Error::Engine { message: format!("{error:#}") };
         let engine = Engine::new(&config(&options.limits)).map_err(failed)?;
@@ -72,7 +74,8 @@ impl Sandbox {
 
     /// Judges a component, compiles it or takes the code compiled before, and lets it describe itself.
     ///
-    /// Blocks for as long as the compiler takes (some 0.1 s a megabyte). Idempotent: the same bytes give an equal handler.
+    /// Blocks for as long as the compiler takes (some 0.1 s a component). Idempotent: the same bytes give an equal
+    /// handler.
     pub fn load(&self, component: &[u8]) -> Result<Arc<Handler>, Error> {
         let max = self.inner.limits.component_bytes_max;
         if component.len() > max {
