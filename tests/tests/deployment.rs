@@ -192,3 +192,49 @@ async fn a_damaged_component_stops_its_own_handler_until_the_same_bytes_come_aga
     let accepted = open_account(&server, "a-1").await;
     server.client().completed(accepted).await.unwrap();
 }
+
+/// Deposits one cent after another until told to stop; gives how many completed.
+async fn deposit(client: Client, account: String, stop: tokio::sync::watch::Receiver<bool>) -> u64 {
+    let mut done = 0;
+    while !*stop.borrow() {
+        // Opening is command 1 and event 2; each deposit adds a command and an event.
+        let expected = Some(2 + 2 * done);
+        let accepted = client.command("DEPOSIT", ("Account", &account), expected, json!({"amount_cents": 1})).await;
+        client.completed(accepted.unwrap()).await.unwrap();
+        done += 1;
+    }
+    done
+}
+
+#[tokio::test]
+async fn swaps_under_load_fail_no_command() {
+    let server = Server::start(Options::default()).await.unwrap();
+    let operator = server.operator();
+    let digests = [digest(&account()), digest(&variant(2))];
+    upload(&operator, account()).await.expect(201).unwrap();
+    upload(&operator, variant(2)).await.expect(201).unwrap();
+    activate(&operator, &digests[0], json!({"force": true})).await.expect(200).unwrap();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut clients = Vec::new();
+    for n in 0..4 {
+        let account = format!("a-{n}");
+        server.client().completed(open_account(&server, &account).await).await.unwrap();
+        clients.push(tokio::spawn(deposit(server.client(), account, stopped.clone())));
+    }
+    for n in 1..=20 {
+        let body = json!({"force": true, "if_revision": n});
+        activate(&operator, &digests[n % 2], body).await.expect(200).unwrap();
+    }
+    stop.send(true).unwrap();
+    let mut total = 0;
+    for client in clients {
+        total += client.await.unwrap();
+    }
+    let log = server.log().unwrap();
+    let made_by = |digest: &String| {
+        log.events.iter().filter(|event| event.envelope["metadata"]["handler"]["digest"] == **digest).count() as u64
+    };
+    let by = digests.each_ref().map(made_by);
+    assert!(by[0] > 0 && by[1] > 0, "both versions decided: {by:?}");
+    assert_eq!(by[0] + by[1], total + 4, "every deposit and opening was decided once");
+}

@@ -40,19 +40,19 @@ async fn the_bundled_handlers_deploy_in_the_order_of_their_dependencies() {
 #[tokio::test]
 async fn a_newer_bundled_version_waits_for_the_operator() {
     let store = Store::new();
-    let (old, new) = (account(), variant(&account(), 2));
+    let (old, new) = ([account()], [variant(&account(), 2)]);
     let host = store.process().await;
-    assert_eq!(ensure(&host, &[old.clone()]).await, [Outcome::Activated]);
+    assert_eq!(ensure(&host, &old).await, [Outcome::Activated]);
     let active = host.serving("account").unwrap();
-    assert_eq!(ensure(&host, &[new.clone()]).await, [Outcome::Waiting { active }]);
+    assert_eq!(ensure(&host, &new).await, [Outcome::Waiting { active }]);
     assert_eq!(host.serving("account"), Some(active));
     let told = [record::UPLOADED, record::ACTIVATED, record::UPLOADED];
     assert_eq!(host.told("account").await, told);
 
-    let newer = crate::domain::Digest::of(&new);
+    let newer = crate::domain::Digest::of(&new[0]);
     host.activate("account", newer, forced(), "alice").await.unwrap();
-    assert_eq!(ensure(&host, &[old]).await, [Outcome::Waiting { active: newer }], "an older binary changes nothing");
-    assert_eq!(ensure(&host, &[new]).await, [Outcome::Active]);
+    assert_eq!(ensure(&host, &old).await, [Outcome::Waiting { active: newer }], "an older binary changes nothing");
+    assert_eq!(ensure(&host, &new).await, [Outcome::Active]);
 }
 
 #[tokio::test]
