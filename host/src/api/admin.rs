@@ -1,4 +1,5 @@
-//! Administration: consumers, the relay, dead letters, claims. Every route needs the role operator; the gate sees to that.
+//! Administration: consumers, the relay, dead letters, claims. Every route needs the role operator; the gate sees to
+//! that.
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -193,7 +194,11 @@ pub async fn dead_letters(State(api): State<Api>, params: Params) -> Result<Resp
 #[utoipa::path(
     post, path = "/admin/v1/dead-letters/{id}/retry", tag = "admin", security(("operator" = [])),
     params(("id" = String, Path)),
-    responses((status = 200, body = DeadLetterBody), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody))
+    responses(
+        (status = 200, body = DeadLetterBody),
+        (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody),
+    )
 )]
 pub async fn retry(
     State(api): State<Api>,
@@ -210,7 +215,11 @@ pub async fn retry(
 #[utoipa::path(
     post, path = "/admin/v1/dead-letters/{id}/discard", tag = "admin", security(("operator" = [])),
     params(("id" = String, Path)), request_body = DiscardBody,
-    responses((status = 200, body = DeadLetterBody), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody))
+    responses(
+        (status = 200, body = DeadLetterBody),
+        (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody),
+    )
 )]
 pub async fn discard(
     State(api): State<Api>,

@@ -1,5 +1,6 @@
-//! Who asks, and what they may do. Tokens are known by their SHA-256 only and compared in constant time. `/admin/v1` needs
-//! the role operator always; without a tokens file (loopback only, start-up sees to that) everything else is open.
+//! Who asks, and what they may do. Tokens are known by their SHA-256 only and compared in constant time. `/admin/v1`
+//! needs the role operator always; without a tokens file (loopback only, start-up sees to that) everything else is
+//! open.
 
 use std::fmt;
 use std::sync::Arc;

@@ -150,7 +150,8 @@ impl Sender {
             }
             Ok(_) => accepted_response(accepted),
             Err(error) => {
-                tracing::warn!(%error, command_id = %accepted.command_id, "the status of an accepted command is not available");
+                let command_id = accepted.command_id;
+                tracing::warn!(%error, %command_id, "the status of an accepted command is not available");
                 accepted_response(accepted)
             }
         }
@@ -205,11 +206,11 @@ pub fn json<T: serde::Serialize>(status: StatusCode, body: &T) -> Result<Respons
     responses(
         (status = 202, description = "in the log", body = AcceptedBody<'_>),
         (status = 200, description = "waited for: the final status", body = StatusBody<'_>),
-        (status = 400, description = "not valid", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "not at the expected sequence", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "too large", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "the id belongs to another command", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "overloaded, or outcome_unknown", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 400, description = "not valid", body = ProblemBody),
+        (status = 409, description = "not at the expected sequence", body = ProblemBody),
+        (status = 413, description = "too large", body = ProblemBody),
+        (status = 422, description = "the id belongs to another command", body = ProblemBody),
+        (status = 503, description = "overloaded, or outcome_unknown", body = ProblemBody),
     )
 )]
 pub async fn send(
@@ -240,11 +241,11 @@ pub async fn send(
     get, path = "/api/v1/commands/{command_id}/status", tag = "commands",
     params(
         ("command_id" = String, Path, description = "id of the command"),
-        ("Prefer" = Option<String>, Header, description = "wait=N: answer when the status is final, or after N seconds"),
+        ("Prefer" = Option<String>, Header, description = "wait=N: answer when it is final, or after N seconds"),
     ),
     responses(
         (status = 200, description = "the status", body = StatusBody<'_>),
-        (status = 404, description = "no such command", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "no such command", body = ProblemBody),
     )
 )]
 pub async fn status(

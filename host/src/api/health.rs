@@ -80,7 +80,10 @@ pub async fn health() -> Result<Response, Problem> {
 /// The process can serve its roles.
 #[utoipa::path(
     get, path = "/ready", tag = "probes",
-    responses((status = 200, body = ReadyBody), (status = 503, description = "not yet, or not any more", body = ReadyBody))
+    responses(
+        (status = 200, body = ReadyBody),
+        (status = 503, description = "not yet, or not any more", body = ReadyBody),
+    )
 )]
 pub async fn ready(State(health): State<Health>) -> Result<Response, Problem> {
     let parts = (health.probe)();
@@ -94,7 +97,10 @@ pub async fn ready(State(health): State<Health>) -> Result<Response, Problem> {
 }
 
 /// Metrics in the Prometheus text format.
-#[utoipa::path(get, path = "/metrics", tag = "probes", responses((status = 200, body = String, content_type = "text/plain")))]
+#[utoipa::path(
+    get, path = "/metrics", tag = "probes",
+    responses((status = 200, body = String, content_type = "text/plain"))
+)]
 pub async fn metrics(State(health): State<Health>) -> Response {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(CONTENT_TYPE, kind)], health.metrics.render()).into_response()

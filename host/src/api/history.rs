@@ -1,5 +1,5 @@
-//! Folded states and events: one aggregate now or in the past, its events, any event, the whole log. Events are passed on
-//! byte for byte as they are stored.
+//! Folded states and events: one aggregate now or in the past, its events, any event, the whole log. Events are passed
+//! on byte for byte as they are stored.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -26,7 +26,7 @@ const TYPES_MAX: usize = 64;
     params(
         ("aggregate_type" = String, Path), ("aggregate_id" = String, Path),
         ("at_seq" = Option<u64>, Query, description = "after the event with this sequence"),
-        ("at_time" = Option<String>, Query, description = "after the last event recorded at or before this RFC 3339 time"),
+        ("at_time" = Option<String>, Query, description = "after the last event recorded by this RFC 3339 time"),
     ),
     responses((status = 200, body = AggregateBody<'_>), (status = 404, body = ProblemBody))
 )]

@@ -91,7 +91,10 @@ pub async fn create(
 /// Changes an instance.
 #[utoipa::path(
     put, path = "/api/v1/instances/{db}/async/{class}/{id}/update", tag = "instances",
-    params(("db" = String, Path), ("class" = String, Path), ("id" = String, Path), ("expected_seq" = Option<u64>, Query)),
+    params(
+        ("db" = String, Path), ("class" = String, Path), ("id" = String, Path),
+        ("expected_seq" = Option<u64>, Query),
+    ),
     request_body = InstanceBody<'_>,
     responses((status = 202, body = AcceptedBody<'_>), (status = 409, body = ProblemBody))
 )]
@@ -114,7 +117,10 @@ pub async fn update(
 /// Deletes an instance.
 #[utoipa::path(
     delete, path = "/api/v1/instances/{db}/async/{class}/{id}/delete", tag = "instances",
-    params(("db" = String, Path), ("class" = String, Path), ("id" = String, Path), ("expected_seq" = Option<u64>, Query)),
+    params(
+        ("db" = String, Path), ("class" = String, Path), ("id" = String, Path),
+        ("expected_seq" = Option<u64>, Query),
+    ),
     responses((status = 202, body = AcceptedBody<'_>), (status = 409, body = ProblemBody))
 )]
 pub async fn remove(
@@ -161,7 +167,7 @@ pub async fn bulk_create(
     get, path = "/api/v1/instances/{db}/{class}/{id}", tag = "instances",
     params(
         ("db" = String, Path), ("class" = String, Path), ("id" = String, Path),
-        ("Consistency-Token" = Option<String>, Header, description = "of a command or status: wait until it is projected"),
+        ("Consistency-Token" = Option<String>, Header, description = "waits until this is projected"),
         ("Prefer" = Option<String>, Header, description = "wait=N seconds at most"),
     ),
     responses(
@@ -192,7 +198,10 @@ pub async fn get(
         ("filter" = Option<Vec<String>>, Query, description = "field<op>value with = != < <= > >=; may be repeated"),
         ("limit" = Option<usize>, Query), ("after" = Option<String>, Query),
     ),
-    responses((status = 200, body = InstancesBody), (status = 503, description = "projection-behind", body = ProblemBody))
+    responses(
+        (status = 200, body = InstancesBody),
+        (status = 503, description = "projection-behind", body = ProblemBody),
+    )
 )]
 pub async fn list(
     State(api): State<Api>,

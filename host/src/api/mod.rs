@@ -1,6 +1,6 @@
-//! The HTTP interface (contract §2): routes, shapes of answers, errors as problems, tokens, limits, the live tail. Decides
-//! nothing: it parses at the edge and calls the services. Keeps I10: bodies, headers, waits, tails and requests under
-//! way are bounded, and overload is answered, never queued.
+//! The HTTP interface (contract §2): routes, shapes of answers, errors as problems, tokens, limits, the live tail.
+//! Decides nothing: it parses at the edge and calls the services. Keeps I10: bodies, headers, waits, tails and requests
+//! under way are bounded, and overload is answered, never queued.
 
 mod admin;
 mod admin_handlers;

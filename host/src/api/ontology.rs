@@ -18,7 +18,10 @@ use crate::query::{Search, Source};
 /// Creates a database.
 #[utoipa::path(
     post, path = "/api/v1/database/create", tag = "databases",
-    request_body(content = Object, description = "`{name, description}`, and `command_id`, `expected_seq`, `metadata`, `actor` if wanted"),
+    request_body(
+        content = Object,
+        description = "`{name, description}`, and if wanted `command_id`, `expected_seq`, `metadata`, `actor`",
+    ),
     responses((status = 202, body = AcceptedBody<'_>), (status = 409, body = ProblemBody))
 )]
 pub async fn create_database(
@@ -164,7 +167,10 @@ pub async fn get_class(
 #[utoipa::path(
     put, path = "/api/v1/database/{db}/ontology/{class}", tag = "classes",
     params(("db" = String, Path), ("class" = String, Path), ("expected_seq" = Option<u64>, Query)),
-    request_body(content = Object, description = "the whole class; `allow_breaking: true` for a change that endangers what is stored"),
+    request_body(
+        content = Object,
+        description = "the whole class; `allow_breaking: true` for a change that endangers what is stored",
+    ),
     responses((status = 202, body = AcceptedBody<'_>), (status = 409, body = ProblemBody))
 )]
 pub async fn update_class(

@@ -1,5 +1,6 @@
-//! Serves HTTP/1.1 on a listener until told to stop, then drains: no new connection is taken, requests under way end, and
-//! what is still open after the grace period is cut. Bounds connections, headers and the time headers may take (I10).
+//! Serves HTTP/1.1 on a listener until told to stop, then drains: no new connection is taken, requests under way end,
+//! and what is still open after the grace period is cut. Bounds connections, headers and the time headers may take
+//! (I10).
 
 use std::io;
 use std::sync::Arc;

@@ -30,7 +30,7 @@ pub enum Error {
     ReservedMetadata { key: String },
     /// No active handler decides for this aggregate type.
     #[error(
-        "no active handler decides for aggregates of type {kind:?}; upload one that lists it in `kinds` and activate it \
+        "no active handler decides for aggregates of type {kind:?}; upload and activate one that lists it in `kinds` \
          (known now: {known})"
     )]
     UnknownAggregateType { kind: String, known: String },
@@ -38,7 +38,7 @@ pub enum Error {
     #[error("handler {handler} takes no {command_type:?} for aggregates of type {kind}; it takes: {known}")]
     UnknownCommandType { command_type: String, kind: String, handler: String, known: String },
     /// The expectation does not hold (`expected` missing: none was sent where one is needed).
-    #[error("{aggregate} is at sequence {actual}, the request expects {}", expected.map_or("nothing".into(), |n| n.to_string()))]
+    #[error("{aggregate} is at sequence {actual}, the request says {}", said(*expected))]
     Conflict { aggregate: Aggregate, expected: Option<u64>, actual: u64 },
     /// The id was used for a command with other content.
     #[error("command {command_id} was accepted before with other content")]
@@ -67,6 +67,10 @@ pub enum Error {
     /// There is no such claim.
     #[error("handler {handler} holds no claim of event {event_id}, or the event is done")]
     NoClaim { handler: String, event_id: Uuid },
+}
+
+fn said(expected: Option<u64>) -> String {
+    expected.map_or_else(|| "nothing".to_owned(), |sequence| sequence.to_string())
 }
 
 impl Classified for Error {

@@ -1,5 +1,5 @@
-//! Events as they are stored: one, those of an aggregate, the whole log, and its live tail. Lines are passed on byte for
-//! byte. A page looks at a bounded number of events, however few of them match.
+//! Events as they are stored: one, those of an aggregate, the whole log, and its live tail. Lines are passed on byte
+//! for byte. A page looks at a bounded number of events, however few of them match.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use super::{Cursor, Error, Service, What};
 use crate::domain::{Aggregate, Position, Sequence};
 use crate::event_store::Record;
 
-/// Events that one page or one step of a tail looks at: enough that a rare type is found soon, few enough that a request
-/// never holds the host up.
+/// Events that one page or one step of a tail looks at: enough that a rare type is found soon, few enough that a
+/// request never holds the host up.
 const SCAN_MAX: usize = 20_000;
 /// Events read from the log at once.
 const READ_MAX: usize = 1_000;

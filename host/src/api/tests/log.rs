@@ -59,7 +59,10 @@ async fn pages_give_every_event_once_over_all_partitions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_history_of_an_aggregate_goes_on_where_its_page_ended() {
     let host = host().await;
-    let deposit = |amount: u64| json!({"command_type": "DEPOSIT", "aggregate_type": "Account", "aggregate_id": "a0", "payload": {"amount": amount}});
+    let deposit = |amount: u64| {
+        let payload = json!({"amount_cents": amount});
+        json!({"command_type": "DEPOSIT", "aggregate_type": "Account", "aggregate_id": "a0", "payload": payload})
+    };
     for amount in 1..5 {
         host.post("/api/v1/commands", deposit(amount)).await.expect(202);
     }
