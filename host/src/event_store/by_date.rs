@@ -77,6 +77,7 @@ pub(super) async fn run(log: Arc<Log>) -> Result<(), Error> {
         let pause = next_write.saturating_sub(log.shared.clock.monotonic());
         // All branches are cancel-safe; the channels cannot close, since `log` holds the senders.
         tokio::select! {
+            biased;
             () = log.shared.clock.sleep(pause) => {}
             _ = end.changed() => {}
             _ = committing.changed() => {}

@@ -96,6 +96,7 @@ impl Committer {
             let clock = self.log.shared.clock.clone();
             // Both branches are cancel-safe: `recv` loses no message, `sleep` has no effect.
             tokio::select! {
+                biased;
                 group = self.queue.recv() => return Ok(group),
                 () = clock.sleep(Duration::from_millis(follow_ms)) => {}
             }

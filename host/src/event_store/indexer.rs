@@ -30,6 +30,7 @@ pub(super) async fn run(log: Arc<Log>) -> Result<(), Error> {
             }
             // Both branches are cancel-safe; a closed channel cannot be, since `log` holds the senders.
             tokio::select! {
+                biased;
                 _ = end.changed() => {}
                 _ = committing.changed() => {}
             }

@@ -60,7 +60,7 @@ async fn after_a_while_unknown_is_the_answer_and_a_retry_gets_the_truth() {
         };
         tokio::join!(first, behind)
     };
-    let (first, (other, same)) = with_time(&[time.clone()], both).await;
+    let (first, (other, same)) = with_time(std::slice::from_ref(&time), both).await;
     assert!(matches!(first, Err(AppendError::Unknown { event_id }) if event_id == Uuid::from_u128(1)));
     assert!(matches!(same, Err(AppendError::Unknown { .. })), "unknown is never reported as failed");
     assert!(matches!(other, Err(AppendError::Unavailable(_))));
