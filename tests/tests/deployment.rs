@@ -182,6 +182,7 @@ async fn a_damaged_component_stops_its_own_handler_until_the_same_bytes_come_aga
     }
     let shown = handler(&operator, "account").await;
     assert!(shown["not_serving"].as_str().unwrap().contains("upload the same bytes again"), "{shown}");
+    code(&open_account(&server, "a-0").await, 503, "handler_missing");
     let database = json!({"name": "shop", "description": "d"});
     let accepted = server.client().post("/api/v1/database/create", &database).await.unwrap();
     server.client().completed(accepted).await.unwrap();

@@ -34,6 +34,9 @@ pub enum Error {
          (known now: {known})"
     )]
     UnknownAggregateType { kind: String, known: String },
+    /// The handler of the type could not be loaded.
+    #[error("the handler of aggregates of type {kind} does not serve at the moment; its operator knows why")]
+    HandlerMissing { kind: String },
     /// The active handler does not accept such a command.
     #[error("handler {handler} takes no {command_type:?} for aggregates of type {kind}; it takes: {known}")]
     UnknownCommandType { command_type: String, kind: String, handler: String, known: String },
@@ -81,7 +84,7 @@ impl Classified for Error {
             Error::UnknownAggregateType { .. } | Error::UnknownCommandType { .. } => Kind::Invalid,
             Error::Mismatch { .. } | Error::TooLarge { .. } => Kind::Invalid,
             Error::Conflict { .. } => Kind::Conflict,
-            Error::Busy => Kind::Unavailable,
+            Error::Busy | Error::HandlerMissing { .. } => Kind::Unavailable,
             Error::Unknown { .. } => Kind::Unknown,
             Error::Log(source) => source.kind(),
             Error::Read(source) => source.kind(),
@@ -100,6 +103,7 @@ impl Classified for Error {
             Error::ReservedType { .. } => "reserved_aggregate_type",
             Error::ReservedMetadata { .. } => "reserved_metadata",
             Error::UnknownAggregateType { .. } => "unknown_aggregate_type",
+            Error::HandlerMissing { .. } => "handler_missing",
             Error::UnknownCommandType { .. } => "unknown_command_type",
             Error::Conflict { .. } => "optimistic_concurrency_conflict",
             Error::Mismatch { .. } => "idempotency_mismatch",

@@ -146,6 +146,9 @@ impl Service {
         }
         let active = self.inner.catalog.active();
         let Some(handler) = active.command_handler(kind) else {
+            if active.lacks(kind) {
+                return Err(Error::HandlerMissing { kind: kind.into() });
+            }
             let deciding = active.iter().filter(|h| matches!(h.handler.world(), World::Instance | World::Ontology));
             let kinds = deciding.flat_map(|h| h.handler.description().kinds.iter().map(ToString::to_string)).collect();
             return Err(Error::UnknownAggregateType { kind: kind.into(), known: list(kinds) });

@@ -388,10 +388,14 @@ impl Deployments {
             trouble.insert(name, Trouble { digest, reason });
         }
         let mut next = BTreeMap::new();
+        let mut lacking = Vec::new();
         for (deployment, version) in wanted {
             match self.serve(deployment, version).await {
                 Ok(handler) => drop(next.insert(deployment.name.as_str(), handler)),
                 Err(reason) => {
+                    if check::decides(&version.world) {
+                        lacking.extend(version.manifest.kinds.iter().cloned());
+                    }
                     trouble.insert(deployment.name.clone(), Trouble { digest: version.digest, reason });
                 }
             }
@@ -399,9 +403,10 @@ impl Deployments {
         self.report(trouble);
         let identity = |active: &ActiveHandler| (active.name.clone(), active.revision, active.handler.digest());
         let before = self.inner.catalog.active();
-        if !before.iter().map(|active| identity(active)).eq(next.values().map(identity)) {
+        let same = before.iter().map(|active| identity(active)).eq(next.values().map(identity));
+        if !same || lacking.iter().any(|kind| !before.lacks(kind)) {
             let next = Active::new(next.into_values()).expect("the names are keys, and no type has two deciders");
-            self.inner.catalog.replace(next);
+            self.inner.catalog.replace(next.lacking(lacking));
         }
     }
 

@@ -2,7 +2,7 @@
 //! A reader takes the set once for each batch, so a swap takes effect between two events and work under way ends on the
 //! handler it began with. Written by the deploy service alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -55,6 +55,7 @@ pub struct Active {
     deciding: HashMap<String, Arc<ActiveHandler>>,
     projecting: HashMap<String, Vec<Arc<ActiveHandler>>>,
     upcasting: HashMap<String, Vec<Arc<ActiveHandler>>>,
+    missing: HashSet<String>,
 }
 
 impl Active {
@@ -82,6 +83,17 @@ impl Active {
             }
         }
         Ok(active)
+    }
+
+    /// Notes kinds whose handler is in charge and could not be loaded: nobody may take them for kinds without one.
+    pub fn lacking(mut self, kinds: impl IntoIterator<Item = String>) -> Active {
+        self.missing = kinds.into_iter().filter(|kind| !self.deciding.contains_key(kind)).collect();
+        self
+    }
+
+    /// Whether the handler that decides for this kind could not be loaded: what needs it has to wait.
+    pub fn lacks(&self, kind: &str) -> bool {
+        self.missing.contains(kind)
     }
 
     /// The handler of this name.

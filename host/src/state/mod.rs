@@ -31,6 +31,9 @@ pub enum Error {
     /// No active handler decides for this aggregate type.
     #[error("no active handler for aggregates of type {kind}; upload and activate one that lists it in its kinds")]
     NoHandler { kind: String },
+    /// The handler that decides for this aggregate type could not be loaded; it is tried again.
+    #[error("the handler of aggregates of type {kind} does not serve: its component is damaged or missing")]
+    HandlerMissing { kind: String },
     /// The log could not be read.
     #[error(transparent)]
     Log(#[from] event_store::Error),
@@ -58,6 +61,7 @@ impl Classified for Error {
     fn kind(&self) -> Kind {
         match self {
             Error::NoHandler { .. } | Error::NoDeadLetter { .. } => Kind::NotFound,
+            Error::HandlerMissing { .. } => Kind::Unavailable,
             Error::Log(source) => source.kind(),
             Error::Stored { .. } => Kind::Corrupt,
             Error::Evolve { .. } => Kind::Poison,
@@ -70,6 +74,7 @@ impl Classified for Error {
     fn code(&self) -> &'static str {
         match self {
             Error::NoHandler { .. } => "no_handler",
+            Error::HandlerMissing { .. } => "handler_missing",
             Error::Log(source) => source.code(),
             Error::Stored { .. } => "stored_event_unreadable",
             Error::Evolve { .. } => "fold_failed",

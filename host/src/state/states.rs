@@ -52,7 +52,11 @@ impl States {
     /// The active handler that decides for an aggregate type.
     pub fn handler(&self, aggregate: &Aggregate) -> Result<Arc<ActiveHandler>, Error> {
         let kind = aggregate.kind.as_str();
-        self.catalog.active().command_handler(kind).cloned().ok_or_else(|| Error::NoHandler { kind: kind.to_owned() })
+        let active = self.catalog.active();
+        active.command_handler(kind).cloned().ok_or_else(|| match active.lacks(kind) {
+            true => Error::HandlerMissing { kind: kind.to_owned() },
+            false => Error::NoHandler { kind: kind.to_owned() },
+        })
     }
 
     /// The state of an aggregate as of the committed end of the log.
