@@ -50,6 +50,7 @@ pub struct Host {
     pub router: Router,
     pub store: EventStore,
     pub progress: Progress,
+    pub read_model: Arc<MemoryReadModel>,
     pub stop: CancellationToken,
 }
 
@@ -145,7 +146,7 @@ impl Host {
             queries: query::Service::new(Sources {
                 store: store.clone(),
                 states: States::new(store.clone(), catalog, 1 << 20),
-                read_model,
+                read_model: read_model.clone(),
                 registry,
                 letters,
                 progress: progress.clone(),
@@ -161,7 +162,7 @@ impl Host {
             limits: wish.limits,
             stop: stop.clone(),
         };
-        Host { router: api::router(services), store, progress, stop }
+        Host { router: api::router(services), store, progress, read_model, stop }
     }
 
     /// Sends a request; the body, when there is one, as JSON.

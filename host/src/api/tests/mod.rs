@@ -5,6 +5,7 @@ mod access;
 mod document;
 mod host;
 mod log;
+mod model;
 mod requests;
 mod router;
 mod server;
