@@ -5,11 +5,13 @@ mod client;
 mod log;
 mod problem;
 mod server;
+mod shop;
 
 pub use client::{Answer, Client};
 pub use log::{Event, Log};
 pub use problem::Problem;
-pub use server::{Options, Server, binary, component, run_to_end};
+pub use server::{ADMIN_TOKEN, Options, Server, binary, component, run_to_end};
+pub use shop::{Shop, classes};
 
 /// An id that no earlier run used.
 #[allow(clippy::disallowed_methods)] // A client outside the host draws its own ids.
