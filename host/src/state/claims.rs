@@ -8,6 +8,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::Error;
+use crate::domain::Aggregate;
 use crate::event_store::Record;
 use crate::port::clock::Clock;
 use crate::port::registry::{Claim, Claimed, Finished, Owner, Registry, Status};
@@ -20,8 +21,8 @@ pub struct Claims {
     consumer: String,
     owner: Owner,
     lease_ms: i64,
-    /// Claims held and not settled, with their attempt. Bounded by what a consumer claims at once and holds back.
-    open: HashMap<Uuid, u32>,
+    /// Claims held and not settled. Bounded by what a consumer claims at once and holds back.
+    open: HashMap<Uuid, (Aggregate, Finished)>,
 }
 
 impl Claims {
@@ -38,7 +39,9 @@ impl Claims {
 
     /// Claims events, in order.
     pub async fn claim<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> Result<Vec<Claimed>, Error> {
+        let records: Vec<&Record> = records.collect();
         let claims: Vec<Claim> = records
+            .iter()
             .map(|record| Claim {
                 event_id: record.event_id,
                 aggregate_id: record.aggregate.id.as_str().to_owned(),
@@ -50,22 +53,28 @@ impl Claims {
         }
         let now = self.clock.now();
         let mut answers = self.registry.claim(&self.consumer, &self.owner, &claims, self.lease_ms, now).await?;
-        for (claim, answer) in claims.iter().zip(&mut answers) {
+        for (record, answer) in records.into_iter().zip(&mut answers) {
             match answer {
                 Claimed::Yes { attempt } => {
-                    self.open.insert(claim.event_id, *attempt);
+                    let claim = (record.aggregate.clone(), finished(record, *attempt));
+                    self.open.insert(record.event_id, claim);
                 }
                 Claimed::InProgress => {
-                    if let Some(attempt) = self.open.get(&claim.event_id) {
-                        *answer = Claimed::Yes { attempt: *attempt };
+                    if let Some((_, held)) = self.open.get(&record.event_id) {
+                        *answer = Claimed::Yes { attempt: held.attempt };
                     }
                 }
                 Claimed::DuplicateDone | Claimed::Stale | Claimed::Parked => {
-                    self.open.remove(&claim.event_id);
+                    self.open.remove(&record.event_id);
                 }
             }
         }
         Ok(answers)
+    }
+
+    /// Claims held of one aggregate.
+    pub fn open_of(&self, aggregate: &Aggregate) -> Vec<Finished> {
+        self.open.values().filter(|(of, _)| of == aggregate).map(|(_, claim)| claim.clone()).collect()
     }
 
     /// Renews claims while something takes long. A lost one is found out when it is settled.

@@ -89,8 +89,8 @@ impl States {
         Ok(stream)
     }
 
-    /// The stream with these records, which the caller read from the log, at its end. Reads the log only when they do
-    /// not connect with what is cached.
+    /// The stream of an aggregate up to the committed end, from what is cached and these records, which the caller read
+    /// from the log. Reads the log only for what neither has.
     pub async fn stream_with(
         &self,
         aggregate: &Aggregate,
@@ -98,10 +98,9 @@ impl States {
         records: &[Record],
     ) -> Result<Stream, Error> {
         let mut stream = self.cached(aggregate, active);
-        for record in records {
-            if !stream.push(record) {
-                self.extend(&mut stream, |_| true).await?;
-            }
+        let connected = records.iter().all(|record| stream.push(record));
+        if !connected || self.events.head(aggregate).await?.last > stream.sequence() {
+            self.extend(&mut stream, |_| true).await?;
         }
         Ok(stream)
     }

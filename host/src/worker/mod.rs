@@ -177,6 +177,7 @@ impl Worker {
             self.parts.progress.publish(&self.options.consumer, self.partition, self.checkpoint(), Some(at));
             self.note_lag(Some(at));
         }
+        self.parts.progress.publish(&self.options.consumer, self.partition, self.checkpoint(), None);
         let running = self.cursor >= self.parts.events.end(self.partition);
         if running {
             self.note_lag(None);

@@ -79,7 +79,8 @@ impl Worker {
         Ok(lanes)
     }
 
-    /// Claims all undecided commands, and those just read that the log shows decided: these only need their row.
+    /// Claims all undecided commands, and those just read that the log shows decided: these only need their row. So do
+    /// commands claimed before that were decided since, by whomever.
     async fn claim(
         &mut self,
         opened: Vec<(Lane, Vec<Record>)>,
@@ -91,6 +92,10 @@ impl Worker {
             let decided = records.iter().filter(|r| !undecided.contains(&r.event_id));
             for (record, open) in decided.map(|r| (r, false)).chain(lane.stream.undecided().iter().map(|r| (r, true))) {
                 owners.push((index, record.clone(), open));
+            }
+            if records.is_empty() {
+                let claimed = self.claims.open_of(&lane.aggregate).into_iter();
+                finished_now.extend(claimed.filter(|claim| !undecided.contains(&claim.event_id)));
             }
         }
         if owners.is_empty() {
