@@ -261,18 +261,24 @@ impl Committer {
 
     /// Reads the index, and sees to it that it is this log's index.
     async fn look_up(&mut self, aggregates: &[Aggregate], ids: &[Uuid]) -> Result<Looked, Error> {
-        let found = self.log.shared.index.lookup(self.log.partition, aggregates, ids).await?;
-        let relation = self.log.view.lock().relation(&found.watermark);
-        match relation {
-            Relation::Within => Ok(Looked::At(found)),
-            Relation::Behind => {
-                let reason = "it was emptied and is being folded again".to_owned();
-                Err(Error::Port(port::Error::Unavailable { what: "the index of the event log", reason }))
-            }
-            Relation::Differs => Err(Error::Index { reason: "it belongs to another history".into() }),
-            Relation::Ahead => {
-                self.jump(found.watermark).await?;
-                Ok(Looked::Moved)
+        loop {
+            let base = self.log.view.lock().base().segments;
+            let found = self.log.shared.index.lookup(self.log.partition, aggregates, ids).await?;
+            let relation = self.log.view.lock().relation(&found.watermark);
+            match relation {
+                Relation::Within => return Ok(Looked::At(found)),
+                // The indexer moved on while this was read, and with it what the overlay still holds: read again. Each
+                // round needs another segment indexed meanwhile, so the rounds end.
+                Relation::Behind if found.watermark.segments >= base => {}
+                Relation::Behind => {
+                    let reason = "it was emptied and is being folded again".to_owned();
+                    return Err(Error::Port(port::Error::Unavailable { what: "the index of the event log", reason }));
+                }
+                Relation::Differs => return Err(Error::Index { reason: "it belongs to another history".into() }),
+                Relation::Ahead => {
+                    self.jump(found.watermark).await?;
+                    return Ok(Looked::Moved);
+                }
             }
         }
     }
