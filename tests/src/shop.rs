@@ -12,7 +12,10 @@ pub struct Shop {
 
 /// The classes of the shop.
 pub fn classes() -> [Value; 2] {
-    let property = |name: &str, kind: &str, required: bool| json!({"name": name, "type": kind, "label": name, "required": required});
+    let property = |name: &str, of: &str, required: bool| {
+        let (kind, label) = (of, name);
+        json!({"name": name, "type": kind, "label": label, "required": required})
+    };
     let customer = json!({
         "id": "Customer", "label": "Customer", "description": "who buys", "parent": null, "abstract": false,
         "properties": [property("customer_id", "string", true), property("name", "string", true)],

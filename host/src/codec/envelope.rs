@@ -1,6 +1,6 @@
-//! EventEnvelope (contract §1): the only shape of an event, in storage and on the bus. A prepared event holds its line up
-//! to and including `"sequence_number":`; the committer appends the digits and `}`, so that nothing is ever serialised
-//! twice. Parsing borrows; unknown fields stay in the line.
+//! EventEnvelope (contract §1): the only shape of an event, in storage and on the bus. A prepared event holds its line
+//! up to and including `"sequence_number":`; the committer appends the digits and `}`, so that nothing is ever
+//! serialised twice. Parsing borrows; unknown fields stay in the line.
 
 mod build;
 mod parse;

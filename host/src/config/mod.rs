@@ -266,8 +266,8 @@ impl Reader<'_> {
                 }
             }
         }
-        let shared = !self.values.text("kafka_bootstrap_servers").is_empty();
-        if roles.len() < Role::ALL.len() && !(shared && !self.values.text("postgres_url").is_empty()) {
+        let alone = ["kafka_bootstrap_servers", "postgres_url"].iter().any(|key| self.values.text(key).is_empty());
+        if roles.len() < Role::ALL.len() && alone {
             self.refuse(
                 "roles",
                 "splits the work over processes, which needs KAFKA_BOOTSTRAP_SERVERS and POSTGRES_URL: without them a \

@@ -1,5 +1,6 @@
-//! The by-date index: objects that say which segments and event ids a day holds. Derived, written off the critical path,
-//! one object for a run of segments; can be deleted at any time and is written again from where its progress says (I1).
+//! The by-date index: objects that say which segments and event ids a day holds. Derived, written off the critical
+//! path, one object for a run of segments; can be deleted at any time and is written again from where its progress
+//! says (I1).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

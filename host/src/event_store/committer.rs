@@ -1,7 +1,7 @@
 //! The committer of a partition: takes what has queued while the write before was under way, judges it, writes one
-//! segment, answers (design §2). Rejections wait, like successes, until the segment they were judged against is known to
-//! be the last; a write whose outcome is unknown is repeated, same bytes to the same key, until the slot is occupied
-//! (I1, I3, I5). Not cancel-safe: drop it only to end the process.
+//! segment, answers (design §2). Rejections wait, like successes, until the segment they were judged against is known
+//! to be the last; a write whose outcome is unknown is repeated, same bytes to the same key, until the slot is
+//! occupied (I1, I3, I5). Not cancel-safe: drop it only to end the process.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Opening: which store this is, whether the index belongs to its log, and where the log ends. An index that is missing,
-//! empty, of another store, ahead of the log or of another history is thrown away and folded again (I1).
+//! Opening: which store this is, whether the index belongs to its log, and where the log ends. An index that is
+//! missing, empty, of another store, ahead of the log or of another history is thrown away and folded again (I1).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! View(n): what the segments below n add up to, as far as appends and readers need it: heads of aggregates, events not
-//! yet in the index, and where the log ends. Pure; folds every commit, so it is never behind this process's own (I2, I3).
+//! View(n): what the segments below n add up to, as far as appends and readers need it: heads of aggregates, events
+//! not yet in the index, and where the log ends. Pure; folds every commit, so it is never behind this process's own
+//! (I2, I3).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

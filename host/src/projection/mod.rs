@@ -213,7 +213,7 @@ impl Projector {
             && !event_type::is_host_outcome(&record.event_type)
             && match &self.options.kind {
                 Some(kind) => record.aggregate.kind.as_str() == kind,
-                None => active.handler.description().kinds.iter().any(|k| *k == record.aggregate.kind),
+                None => active.handler.description().kinds.contains(&record.aggregate.kind),
             }
     }
 

@@ -1,5 +1,5 @@
-//! Streams of aggregates, read from the log and kept in a bounded cache. A cached stream is a pure function of the log up
-//! to its sequence and of the handler's digest, so it is never invalid, only behind or made by other code (I8).
+//! Streams of aggregates, read from the log and kept in a bounded cache. A cached stream is a pure function of the log
+//! up to its sequence and of the handler's digest, so it is never invalid, only behind or made by other code (I8).
 
 use std::sync::Arc;
 

@@ -69,8 +69,8 @@ struct Open {
 }
 
 enum Step {
-    Done(Job, Answer),
-    Needs(Open),
+    Done(Box<(Job, Answer)>),
+    Needs(Box<Open>),
 }
 
 /// Decides every job. The answers come in no particular order.
@@ -95,8 +95,8 @@ async fn decide_together(states: &States, metrics: &Metrics, jobs: Vec<Job>, now
         open = Vec::new();
         for step in steps {
             match step {
-                Step::Done(job, answer) => done.push((job, answer)),
-                Step::Needs(job) => open.push(job),
+                Step::Done(answered) => done.push(*answered),
+                Step::Needs(job) => open.push(*job),
             }
         }
         if open.is_empty() {
@@ -216,7 +216,7 @@ impl Open {
         }
         match self.ask(&record, &envelope, &command, metrics) {
             Ok(Some(ending)) => self.finish(&envelope, ending, now),
-            Ok(None) => Step::Needs(self),
+            Ok(None) => Step::Needs(Box::new(self)),
             Err(AskError::Failure(failure)) => self.failure(&failure),
             Err(AskError::State(error)) => self.failed("fault", error.to_string()),
         }
@@ -289,14 +289,14 @@ impl Open {
             now.max(envelope.occurred_at),
         );
         match decided {
-            Ok(decided) => Step::Done(self.job, Answer::Decided(Box::new(decided))),
+            Ok(decided) => Step::Done(Box::new((self.job, Answer::Decided(Box::new(decided))))),
             Err(error) => self.failed("limit", format!("the handler's output is not acceptable: {error}")),
         }
     }
 
     fn failure(self, failure: &Failure) -> Step {
         if crate::error::Classified::kind(failure) == crate::error::Kind::Unavailable {
-            return Step::Done(self.job, Answer::Unavailable(failure.to_string()));
+            return Step::Done(Box::new((self.job, Answer::Unavailable(failure.to_string()))));
         }
         let reason = match failure {
             Failure::Fault { .. } => "fault",
@@ -307,7 +307,7 @@ impl Open {
     }
 
     fn failed(self, reason: &'static str, message: String) -> Step {
-        Step::Done(self.job, Answer::Failed { reason, message })
+        Step::Done(Box::new((self.job, Answer::Failed { reason, message })))
     }
 }
 

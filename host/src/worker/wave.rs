@@ -275,7 +275,8 @@ impl Worker {
         let failures = self.held.fail(aggregate, Place::of(&job.record), self.parts.clock.monotonic());
         self.counters.failed.add(1);
         let last = failures >= self.options.attempts_max;
-        tracing::warn!(consumer, %aggregate, command_id = %job.record.event_id, reason, failures, last, message, "decision failed");
+        let command_id = job.record.event_id;
+        tracing::warn!(consumer, %aggregate, %command_id, reason, failures, last, message, "decision failed");
         if last {
             let error = message.clone();
             self.parts.parking.park(ParkRequest { consumer, record: &job.record, reason, error }).await?;

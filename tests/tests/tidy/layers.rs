@@ -108,7 +108,7 @@ fn named_modules(text: &str) -> BTreeSet<String> {
         let rest = &code[at + found.len()..];
         match rest.strip_prefix('{') {
             Some(group) => names.extend(group_heads(group)),
-            None => names.insert(identifier(rest)).then_some(()).unwrap_or_default(),
+            None => names.extend([identifier(rest)]),
         }
     }
     names

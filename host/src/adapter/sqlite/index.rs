@@ -1,5 +1,5 @@
-//! The index of the log. `apply` is one transaction behind a compare-and-set of the watermark; `lookup` is one statement,
-//! so heads, ids and watermark come from one snapshot (design §2).
+//! The index of the log. `apply` is one transaction behind a compare-and-set of the watermark; `lookup` is one
+//! statement, so heads, ids and watermark come from one snapshot (design §2).
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;

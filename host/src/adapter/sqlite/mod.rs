@@ -1,5 +1,6 @@
 //! One SQLite file for everything derived: the log's index, the registry, dead letters, checkpoints, the read model.
-//! The file can be deleted at any time (I1): so it is written with `synchronous=NORMAL`, and a broken one is moved aside.
+//! The file can be deleted at any time (I1): so it is written with `synchronous=NORMAL`, and a broken one is moved
+//! aside.
 //!
 //! A call over sqlx costs a hop to the connection's thread, far more than most statements: every write here is one
 //! string of statements from `BEGIN` to `COMMIT` with its rows as JSON arrays, so that it is one hop and one cached

@@ -1,5 +1,5 @@
-//! The read model's writes. A batch is one transaction with its claims and its checkpoint (I6, I7). It is written in the
-//! hope that every claim is ours and every row free or our own, which constraints check at no cost; only when one
+//! The read model's writes. A batch is one transaction with its claims and its checkpoint (I6, I7). It is written in
+//! the hope that every claim is ours and every row free or our own, which constraints check at no cost; only when one
 //! refuses is it looked up which, in a second transaction that then writes the rest.
 
 use std::collections::HashSet;

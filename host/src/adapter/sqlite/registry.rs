@@ -1,5 +1,5 @@
-//! The registry of processed events. Claiming is one statement; so are its decisions: who wins a race is SQLite's to say,
-//! never a read followed by a write (I6).
+//! The registry of processed events. Claiming is one statement; so are its decisions: who wins a race is SQLite's to
+//! say, never a read followed by a write (I6).
 
 use std::collections::HashMap;
 

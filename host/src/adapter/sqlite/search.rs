@@ -154,8 +154,8 @@ fn passes(document: &Document, filters: &[Filter]) -> Result<bool> {
     Ok(matching::passes(&body, filters))
 }
 
-/// A filter that SQL may apply before: `=` of a text or whole number, at a path whose parts need no quoting and index no
-/// list, so that SQL drops nothing that passes.
+/// A filter that SQL may apply before: `=` of a text or whole number, at a path whose parts need no quoting and index
+/// no list, so that SQL drops nothing that passes.
 fn simple(filter: &Filter) -> Option<(String, Value)> {
     let plain = |part: &String| {
         part.starts_with(|c: char| c.is_ascii_alphabetic())

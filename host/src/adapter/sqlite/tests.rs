@@ -339,7 +339,7 @@ fn document_key(event: &EventChanges) -> DocumentKey {
 
 async fn give_up<F: Future>(call: F, n: u64) {
     // Whether it was done is what the caller looks at.
-    if n % 3 == 0 {
+    if n.is_multiple_of(3) {
         drop(call.now_or_never());
     } else {
         drop(tokio::time::timeout(Duration::from_micros(n % 40 * 15), call).await);

@@ -99,8 +99,7 @@ async fn documents_of_other_databases_are_out_of_a_limited_tokens_reach() {
 async fn edges_are_followed_both_ways_page_by_page() {
     let host = host().await;
     let path = "/api/v1/graph/Product/shop:Product:p3/edges";
-    let targets =
-        |body: &Value| body["edges"].as_array().unwrap().iter().map(|e| e["target"]["id"].to_string()).count();
+    let targets = |body: &Value| body["edges"].as_array().unwrap().len();
     let first = get(&host, "read", &format!("{path}?limit=2")).await;
     let next = first["next"].as_str().unwrap().replace('"', "%22").replace('[', "%5B").replace(']', "%5D");
     let rest = get(&host, "read", &format!("{path}?limit=2&after={next}")).await;

@@ -1,5 +1,5 @@
-//! The scanner: one pass over untrusted text that checks every rule and writes the compact form. Recursion is bounded by
-//! [`DEPTH_MAX`]. Never changes a byte inside a string or a number.
+//! The scanner: one pass over untrusted text that checks every rule and writes the compact form. Recursion is bounded
+//! by [`DEPTH_MAX`]. Never changes a byte inside a string or a number.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

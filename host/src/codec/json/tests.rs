@@ -175,7 +175,7 @@ proptest! {
 
 /// `mantissa × 10^exponent` with a mantissa that does not end in 0.
 fn normal(mut mantissa: u64, mut exponent: i32) -> (u64, i32) {
-    while mantissa != 0 && mantissa % 10 == 0 {
+    while mantissa != 0 && mantissa.is_multiple_of(10) {
         mantissa /= 10;
         exponent += 1;
     }

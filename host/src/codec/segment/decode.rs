@@ -1,5 +1,5 @@
-//! Reading a segment of another writer, or an old one. The bytes are untrusted: every count, digest, checksum, offset and
-//! line is checked, and what does not fit is refused with the reason, never guessed.
+//! Reading a segment of another writer, or an old one. The bytes are untrusted: every count, digest, checksum, offset
+//! and line is checked, and what does not fit is refused with the reason, never guessed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

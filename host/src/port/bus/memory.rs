@@ -1,6 +1,6 @@
-//! The in-process bus: queues in memory, one per member of a group. Bounded by messages and bytes; a full queue makes the
-//! publisher wait (I10). Nothing outlives the process: after a restart consumers catch up from the log by themselves, and
-//! a group that subscribes later gets what is published from then on.
+//! The in-process bus: queues in memory, one per member of a group. Bounded by messages and bytes; a full queue makes
+//! the publisher wait (I10). Nothing outlives the process: after a restart consumers catch up from the log by
+//! themselves, and a group that subscribes later gets what is published from then on.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, VecDeque};
@@ -164,8 +164,8 @@ impl Group {
         self.members.iter_mut().filter(|member| member.wants(&message.topic)).nth(slot)
     }
 
-    /// Deals what waits out anew, after a member came or went. What waits of one key waited with one member, so it stays
-    /// in order; what the old member has in hand may still be unfinished, as in any rebalancing.
+    /// Deals what waits out anew, after a member came or went. What waits of one key waited with one member, so it
+    /// stays in order; what the old member has in hand may still be unfinished, as in any rebalancing.
     fn spread(&mut self) {
         let waiting: Vec<_> = self.members.iter_mut().flat_map(|member| member.waiting.drain(..)).collect();
         for message in waiting {
@@ -221,7 +221,7 @@ impl Subscription for InProcessSubscription {
             let ready = self.ready.notified();
             let taken = self.take(max);
             if !taken.is_empty() {
-                return Ok(taken.iter().map(|message| delivery(message)).collect());
+                return Ok(taken.iter().map(delivery).collect());
             }
             ready.await;
         }

@@ -1,5 +1,5 @@
-//! The bus: carries envelopes from the relay to consumers, at least once. **A message is a hint; the log is the order.**
-//! Per key, messages of one publisher arrive in order; anything may arrive twice.
+//! The bus: carries envelopes from the relay to consumers, at least once. **A message is a hint; the log is the
+//! order.** Per key, messages of one publisher arrive in order; anything may arrive twice.
 
 pub mod memory;
 

@@ -106,8 +106,9 @@ pub struct Batch<'a> {
 pub struct AppliedBatch {
     /// Claims that were no longer ours: of these nothing was applied.
     pub fenced: Vec<Uuid>,
-    /// Writes to a row of another owner: index into `events`, and the words. When there is one, **nothing** of the batch
-    /// was applied: park these events (and, for their order, the later ones of their aggregates) and repeat the rest.
+    /// Writes to a row of another owner: index into `events`, and the words. When there is one, **nothing** of the
+    /// batch was applied: park these events (and, for their order, the later ones of their aggregates) and repeat the
+    /// rest.
     pub foreign: Vec<(usize, String)>,
 }
 

@@ -1,5 +1,5 @@
-//! Turns a batch into the least rows to write: of several writes of one row by one owner in a batch the last one counts,
-//! as it would when applied one by one. Pure.
+//! Turns a batch into the least rows to write: of several writes of one row by one owner in a batch the last one
+//! counts, as it would when applied one by one. Pure.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
