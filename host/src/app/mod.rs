@@ -160,7 +160,8 @@ fn health(parts: &Parts, consumers: &Consumers, supervisor: &Supervisor) -> Heal
         let trouble = deployments.trouble();
         let words: Vec<String> = trouble.iter().map(|(name, trouble)| format!("{name}: {}", trouble.reason)).collect();
         let detail = if words.is_empty() { "every active handler serves".to_owned() } else { words.join("; ") };
-        found.push(api::Part { name: "handlers".into(), ready: trouble.is_empty(), detail });
+        // One that cannot be loaded refuses its own commands (503) and keeps nothing else from being served.
+        found.push(api::Part { name: "handlers".into(), ready: true, detail });
         for consumer in progress.consumers() {
             let paused = consumer.state == crate::state::ConsumerState::Paused;
             let error = consumer.last_error.filter(|_| paused).map_or(String::new(), |error| format!(": {error}"));
