@@ -228,7 +228,17 @@ impl EventStore {
 
     /// The domain events that are the outcome of a command; empty while it is undecided.
     pub async fn outcome(&self, command_id: Uuid) -> Result<Vec<Record>, Error> {
-        let first = self.find(&[derived_id::domain_event(command_id, 0)]).await?.pop().flatten();
+        let id = derived_id::domain_event(command_id, 0);
+        // An outcome is later than its command: while the command is in memory, so is its outcome, if there is one.
+        let mut found = [None, None];
+        for log in &self.inner.logs {
+            log.find_in_memory(&[command_id, id], &mut found);
+        }
+        let first = match found {
+            [_, Some(first)] => Some(first),
+            [Some(_), None] => None,
+            [None, None] => self.find(&[id]).await?.pop().flatten(),
+        };
         match first {
             Some(first) => self.log(first.partition)?.decision(&first).await,
             None => Ok(Vec::new()),

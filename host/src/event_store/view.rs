@@ -57,6 +57,7 @@ pub(super) struct View {
     unindexed_bytes: usize,
     unindexed_events: usize,
     touched: HashMap<Aggregate, Touched>,
+    /// Events of the overlay and of the recent segments.
     ids: HashMap<Uuid, EventAt>,
     heads: Heads,
     /// The last segments, for readers of the tail; reaches back beyond the base.
@@ -216,6 +217,19 @@ impl View {
             && let Some(oldest) = self.recent.pop_front()
         {
             self.recent_bytes -= oldest.bytes.len();
+            self.forget(&oldest);
+        }
+    }
+
+    /// Drops the ids of a segment that is neither in the overlay nor among the recent ones any more.
+    fn forget(&mut self, segment: &Segment) {
+        let number = segment.header.segment;
+        let recent = self.recent.front().is_some_and(|first| first.header.segment <= number);
+        if recent || number >= self.base.segments {
+            return;
+        }
+        for event in &segment.events {
+            self.ids.remove(&event.event_id);
         }
     }
 
@@ -227,8 +241,8 @@ impl View {
             self.base = after(&folded.segment);
             self.unindexed_bytes -= folded.segment.bytes.len();
             self.unindexed_events -= folded.segment.events.len();
+            self.forget(&folded.segment);
             for event in &folded.segment.events {
-                self.ids.remove(&event.event_id);
                 let Some(touched) = self.touched.get_mut(&event.aggregate) else { continue };
                 touched.events.pop_front();
                 if touched.events.is_empty()
@@ -273,7 +287,7 @@ impl View {
         }
     }
 
-    /// An event of the overlay.
+    /// An event in memory: of the overlay, or of a recent segment. When an event is, every later one is as well.
     pub(super) fn event(&self, id: &Uuid) -> Option<&EventAt> {
         self.ids.get(id)
     }

@@ -2,7 +2,7 @@
 //! those that do I/O; what they need to read is fetched between rounds.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use tokio::task::JoinSet;
@@ -26,6 +26,9 @@ const READS_MAX: usize = 64;
 const OPEN_DECISIONS_MAX: usize = 48;
 /// Commands that share a blocking task at least: handing over costs about as much as one decision.
 const JOBS_PER_TASK_MIN: usize = 4;
+
+/// Cores of this machine: asking costs a dozen system calls.
+static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
 /// One command of one aggregate.
 #[derive(Debug)]
@@ -116,8 +119,7 @@ async fn decide_together(states: &States, metrics: &Metrics, jobs: Vec<Job>, now
 
 /// One round for all jobs, spread over the cores.
 async fn run(open: Vec<Open>, metrics: &Metrics, now: Timestamp) -> Vec<Step> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let size = open.len().div_ceil(cores).max(JOBS_PER_TASK_MIN);
+    let size = open.len().div_ceil(*CORES).max(JOBS_PER_TASK_MIN);
     let mut open = open.into_iter();
     let mut tasks = JoinSet::new();
     loop {
