@@ -2,6 +2,12 @@
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
+
+/// Guests, HTTP and SQLite allocate from many threads at once, where the system's allocator took a sixth of the time.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 fn main() -> ExitCode {
     carryall::cli::main()
 }

@@ -28,6 +28,10 @@ use crate::state::{Completions, Parking, Progress, States};
 /// Bytes of folded states kept in memory.
 const STATES_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// How long committed segments wait to be indexed together. Readers find them in memory meanwhile; a start after a crash
+/// folds as much again.
+const INDEX_LINGER_MS: u64 = 25;
+
 /// Everything the services of a process share.
 pub struct Parts {
     pub events: EventStore,
@@ -61,6 +65,7 @@ impl Parts {
             writer: config.owner.clone(),
             partitions: config.partitions,
             metrics: metrics.clone(),
+            index_linger_ms: INDEX_LINGER_MS,
             ..event_store::Options::default()
         };
         let (events, tasks, report) =

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::Error;
 use super::log::Log;
 use super::view::{Folded, Relation, after, fold_heads, rows};
@@ -12,6 +14,8 @@ use crate::port::index::{Applied, SegmentRows, Watermark};
 
 /// Events that one transaction takes: long enough to be cheap, short enough not to hold the database.
 const APPLY_EVENTS_MAX: usize = 8_192;
+/// Events that are worth a transaction of their own.
+const LINGER_EVENTS: usize = 512;
 /// Pauses after a failure: the first, and the longest.
 const RETRY_FIRST_MS: u64 = 50;
 const RETRY_MAX_MS: u64 = 5_000;
@@ -36,6 +40,8 @@ pub(super) async fn run(log: Arc<Log>) -> Result<(), Error> {
             }
             continue;
         }
+        linger(&log, &segments, &mut committing).await;
+        let (from, segments) = log.view.lock().unindexed(APPLY_EVENTS_MAX);
         match apply(&log, &from, &segments).await {
             Ok(()) => pause_ms = RETRY_FIRST_MS,
             Err(Error::Port(error)) => {
@@ -48,6 +54,19 @@ pub(super) async fn run(log: Arc<Log>) -> Result<(), Error> {
                 return Err(error);
             }
         }
+    }
+}
+
+/// Waits for more segments to share a transaction: readers find what is not indexed in memory, so nobody is kept waiting.
+async fn linger(log: &Log, segments: &[Arc<Folded>], committing: &mut watch::Receiver<bool>) {
+    let events: usize = segments.iter().map(|folded| folded.segment.events.len()).sum();
+    let linger_ms = log.shared.options.index_linger_ms;
+    if linger_ms == 0 || events >= LINGER_EVENTS || !*committing.borrow_and_update() {
+        return;
+    }
+    tokio::select! {
+        () = log.shared.clock.sleep(Duration::from_millis(linger_ms)) => {}
+        _ = committing.changed() => {}
     }
 }
 

@@ -71,6 +71,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("utoipa", &["api"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
+    ("mimalloc", &["main"]),
     ("prometheus", &["metrics"]),
     ("toml", &["config"]),
     ("tracing_subscriber", &["telemetry"]),
