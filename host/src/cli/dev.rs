@@ -9,7 +9,7 @@ use clap::Args;
 use tokio::process::{Child, Command};
 
 use super::http::Client;
-use super::output::Output;
+use super::output::{Output, cell};
 use super::overrides::Overrides;
 use super::remote::Remote;
 use super::{Done, Failure, handlers};
@@ -88,7 +88,8 @@ async fn deploy(
     }
     let uploaded = handlers::upload(client, component).await?;
     let active = handlers::activate(client, &uploaded, &handlers::How::forced("carryall dev")).await?;
-    output.note(format!("{} runs at revision {}: {digest}", uploaded["name"], active["revision"]));
+    let name = cell(&uploaded["name"]);
+    output.note(format!("{name} runs at revision {}: {digest}", active["revision"]));
     Ok(digest)
 }
 
@@ -120,9 +121,9 @@ fn stamp(folder: &Path) -> Result<(SystemTime, usize), Failure> {
 async fn ready(remote: &Remote) -> Result<Client, Failure> {
     let begin = std::time::Instant::now();
     loop {
-        let client = remote.client()?;
-        let failure = match client.get("/ready").await {
-            Ok(_) => return Ok(client),
+        let failure = match remote.client()?.get("/ready").await {
+            // Only now the token is sure to be there: the host accepts connections before it makes one.
+            Ok(_) => return remote.client(),
             Err(failure) => failure,
         };
         if begin.elapsed() > READY_WITHIN {
