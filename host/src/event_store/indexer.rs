@@ -27,7 +27,7 @@ pub(super) async fn run(log: Arc<Log>) -> Result<(), Error> {
     let mut pause_ms = RETRY_FIRST_MS;
     loop {
         end.mark_unchanged();
-        let (from, segments) = log.view.lock().unindexed(APPLY_EVENTS_MAX);
+        let (_, segments) = log.view.lock().unindexed(APPLY_EVENTS_MAX);
         if segments.is_empty() {
             if !*committing.borrow_and_update() {
                 return Ok(());
