@@ -25,3 +25,6 @@ pub mod sandbox;
 pub mod state;
 pub mod telemetry;
 pub mod worker;
+
+#[cfg(test)]
+mod tests;

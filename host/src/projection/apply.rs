@@ -68,7 +68,8 @@ impl Projector {
             let next = next.filter(|_| blocked.is_empty() && self.held.least().is_none());
             let (reason, message) = match self.project_and_apply(&run, next, active).await {
                 Ok(()) => {
-                    run.iter().for_each(|item| self.held.progressed(&item.record.aggregate));
+                    // What was held stays noted until all that waits of it is applied.
+                    run.iter().for_each(|item| self.held.advanced(&item.record.aggregate));
                     continue;
                 }
                 Err(Stopped::Error(error)) => return Err(error),
@@ -91,7 +92,9 @@ impl Projector {
         let mut ready = Vec::with_capacity(records.len());
         for record in records {
             let aggregate = &record.aggregate;
-            if self.parts.parking.is_parked(&self.options.consumer, aggregate) {
+            let parked = self.parts.parking.letter(&self.options.consumer, aggregate);
+            // Those before the parked one have their effects, also in a read model that is built anew.
+            if parked.is_some_and(|letter| record.sequence.0 >= letter.sequence_number) {
                 self.held.park(aggregate, Place::of(&record));
                 self.claims.park_behind(std::slice::from_ref(&record)).await?;
             } else if self.held.holds(aggregate) {
@@ -112,6 +115,9 @@ impl Projector {
         let mut waiting: HashSet<Aggregate> = HashSet::new();
         for (record, claimed) in records.into_iter().zip(answers) {
             if waiting.contains(&record.aggregate) {
+                if claimed == Claimed::Parked {
+                    self.claims.release(record.event_id).await?;
+                }
                 continue;
             }
             match claimed {
@@ -207,6 +213,11 @@ impl Projector {
         self.claims.settled(&finished);
         if !applied.fenced.is_empty() {
             tracing::info!(consumer = self.options.consumer, claims = applied.fenced.len(), "claims were taken over");
+            // Their effects are another's to make: the checkpoint waits until they are there (I7).
+            let until = self.parts.clock.monotonic() + WAIT;
+            for item in items.iter().filter(|item| applied.fenced.contains(&item.record.event_id)) {
+                self.held.wait(&item.record.aggregate, Place::of(&item.record), until);
+            }
         }
         self.counters.processed.add((items.len() - applied.fenced.len()) as u64);
         Ok(())

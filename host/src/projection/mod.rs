@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::{Aggregate, EventKind, Partition, Position, Sequence, Timestamp, event_type};
 use crate::event_store::{EventStore, Record};
 use crate::metrics::{self, Metrics};
-use crate::port::bus::Bus;
+use crate::port;
+use crate::port::bus::{Bus, Subscription};
 use crate::port::clock::Clock;
 use crate::port::read_model::ReadModel;
 use crate::port::registry::{Owner, Registry};
 use crate::sandbox::{ActiveHandler, Catalog};
-use crate::state::{Claims, ConsumerState, Error, Held, Parking, Place, Progress};
+use crate::state::{Claims, ConsumerState, Error, Held, Parking, Place, Progress, WAITING_MAX};
 
 #[cfg(test)]
 mod tests;
@@ -81,6 +82,8 @@ pub struct Projector {
     cursor: Position,
     held: Held,
     claims: Claims,
+    /// A release may have gone unheard: before this run, or since the consumer lagged.
+    releases_missed: bool,
     counters: metrics::Consumer,
     /// Checkpoint in the database, and when it was written.
     stored: (Position, Duration),
@@ -99,7 +102,17 @@ impl Projector {
         let (registry, clock) = (parts.registry.clone(), parts.clock.clone());
         let claims = Claims::new(registry, clock, &options.consumer, parts.owner.clone(), options.lease_ms);
         let counters = parts.metrics.consumer(&options.consumer);
-        Ok(Projector { options, parts, partition, cursor, held: Held::default(), claims, counters, stored })
+        Ok(Projector {
+            options,
+            parts,
+            partition,
+            cursor,
+            held: Held::default(),
+            claims,
+            releases_missed: true,
+            counters,
+            stored,
+        })
     }
 
     /// Works until told to stop; then finishes the batch under way.
@@ -110,11 +123,15 @@ impl Projector {
         let mut active = self.parts.catalog.changes();
         let mut releases = self.parts.parking.releases();
         let mut pause = PAUSE_MIN;
+        let mut listens = true;
         loop {
             end.borrow_and_update();
             active.borrow_and_update();
-            match self.work(&stop).await {
-                Ok(()) => pause = PAUSE_MIN,
+            let wait = match self.work().await {
+                Ok(more) => {
+                    pause = PAUSE_MIN;
+                    if more { Duration::ZERO } else { self.next_wake() }
+                }
                 Err(error) => {
                     self.held.rearm(self.parts.clock.monotonic());
                     self.paused(&error);
@@ -125,16 +142,16 @@ impl Projector {
                     pause = (pause * 2).min(PAUSE_MAX);
                     continue;
                 }
-            }
-            let wait = self.next_wake();
+            };
             tokio::select! {
                 () = stop.cancelled() => break,
                 changed = end.changed() => if changed.is_err() { break },
                 changed = active.changed() => if changed.is_err() { break },
-                polled = subscription.poll(self.options.batch_max) => match polled {
-                    // The messages are hints for what `work` reads from the log; taking them is all they need.
-                    Ok(_) => subscription.acknowledge().await?,
-                    Err(error) => self.paused(&error.into()),
+                // The messages are hints for what `work` reads from the log; taking them is all they need.
+                taken = take_hints(&mut *subscription, self.options.batch_max), if listens => if let Err(error) = taken {
+                    // The log's end wakes as well: hints are asked for again after the next sleep.
+                    self.paused(&error.into());
+                    listens = false;
                 },
                 released = releases.recv() => match released {
                     Ok(release) if release.consumer == self.options.consumer => {
@@ -142,9 +159,9 @@ impl Projector {
                         self.held.release(&release.aggregate, Place { position: Position(u64::MAX), sequence });
                     }
                     Ok(_) => {}
-                    Err(_) => self.held.release_all(),
+                    Err(_) => self.releases_missed = true,
                 },
-                () = self.parts.clock.sleep(wait) => {}
+                () = rest(&*self.parts.clock, wait) => listens = true,
             }
         }
         self.store_checkpoint().await?;
@@ -157,35 +174,48 @@ impl Projector {
         self.held.next_due().map_or(idle, |due| due.saturating_sub(self.parts.clock.monotonic()).min(idle))
     }
 
-    /// Handles everything that is due: held aggregates whose time has come, then the log up to its end. Without an
-    /// active handler nothing moves: its events wait in the log.
-    async fn work(&mut self, stop: &CancellationToken) -> Result<(), Error> {
+    /// Handles the held aggregates whose time has come, then the next batch of the log. Gives whether the log has more,
+    /// so that a long way to its end starves neither those that wait nor the checkpoint. Without an active handler
+    /// nothing moves: its events wait in the log.
+    async fn work(&mut self) -> Result<bool, Error> {
         let Some(active) = self.parts.catalog.active().get(&self.options.handler).cloned() else {
             self.state(ConsumerState::Paused, Some(format!("handler {} is not active", self.options.handler)));
-            return Ok(());
+            return Ok(false);
         };
+        if self.releases_missed {
+            for (aggregate, first) in self.parts.parking.unfinished(&self.options.consumer, self.partition).await? {
+                self.held.release(&aggregate, first);
+            }
+            self.releases_missed = false;
+        }
         for (aggregate, first) in self.held.take_due(self.parts.clock.monotonic(), self.options.batch_max) {
             self.retry(&aggregate, first, &active).await?;
         }
-        while !stop.is_cancelled() {
-            let records = self.parts.events.read(self.partition, self.cursor, self.options.batch_max).await?;
-            let Some(last) = records.last() else { break };
-            let next = Position(last.position.0 + 1);
-            let at = last.recorded_at;
-            let mine: Vec<Record> = records.into_iter().filter(|r| self.is_mine(r, &active)).collect();
-            self.handle(mine, Some(next), &active).await?;
-            self.cursor = next;
-            self.parts.progress.publish(&self.options.consumer, self.partition, self.checkpoint(), Some(at));
-            self.note_lag(Some(at));
+        if self.held.waiting() < WAITING_MAX {
+            self.read_on(&active).await?;
         }
-        if self.cursor >= self.parts.events.end(self.partition) {
-            self.state(ConsumerState::Running, None);
+        let more = self.cursor < self.parts.events.end(self.partition);
+        if !more {
             self.note_lag(None);
         }
         self.parts.progress.publish(&self.options.consumer, self.partition, self.checkpoint(), None);
+        self.state(if more { ConsumerState::CatchingUp } else { ConsumerState::Running }, None);
         if self.parts.clock.monotonic().saturating_sub(self.stored.1) >= CHECKPOINT_INTERVAL {
             self.store_checkpoint().await?;
         }
+        Ok(more && self.held.waiting() < WAITING_MAX)
+    }
+
+    async fn read_on(&mut self, active: &Arc<ActiveHandler>) -> Result<(), Error> {
+        let records = self.parts.events.read(self.partition, self.cursor, self.options.batch_max).await?;
+        let Some(last) = records.last() else { return Ok(()) };
+        let next = Position(last.position.0 + 1);
+        let at = last.recorded_at;
+        let mine: Vec<Record> = records.into_iter().filter(|r| self.is_mine(r, active)).collect();
+        self.handle(mine, Some(next), active).await?;
+        self.cursor = next;
+        self.parts.progress.publish(&self.options.consumer, self.partition, self.checkpoint(), Some(at));
+        self.note_lag(Some(at));
         Ok(())
     }
 
@@ -203,7 +233,9 @@ impl Projector {
             }
             after = last.0;
         }
-        self.held.progressed(aggregate);
+        if !self.held.holds(aggregate) {
+            self.held.progressed(aggregate);
+        }
         Ok(())
     }
 
@@ -247,4 +279,15 @@ impl Projector {
     fn state(&self, state: ConsumerState, error: Option<String>) {
         self.parts.progress.set_state(&self.options.consumer, self.partition, state, error);
     }
+}
+
+/// Takes what the bus has. Cancel-safe.
+async fn take_hints(subscription: &mut dyn Subscription, max: usize) -> Result<(), port::Error> {
+    subscription.poll(max).await?;
+    subscription.acknowledge().await
+}
+
+/// Sleeps; lets others run when there is no time to sleep.
+async fn rest(clock: &dyn Clock, wait: Duration) {
+    if wait.is_zero() { tokio::task::yield_now().await } else { clock.sleep(wait).await }
 }

@@ -136,8 +136,13 @@ impl Relay {
                 Err(error) => {
                     tracing::warn!(partition = self.partition.0, %error, "the relay waits");
                     self.progress.set_state(NAME, self.partition, ConsumerState::Paused, Some(error.to_string()));
+                    // Not woken by further events, or a bus that is away would be asked for each of them.
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = self.clock.sleep(pause) => {}
+                    }
                     pause = (pause * 2).min(PAUSE_MAX);
-                    pause
+                    continue;
                 }
             };
             tokio::select! {

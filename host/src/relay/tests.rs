@@ -1,2 +1,131 @@
-//! Behaviour of this module on in-memory ports.
+//! The relay over a log in memory and a bus that fails on demand.
 #![allow(clippy::unwrap_used)]
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::*;
+use crate::port::bus::Subscription;
+use crate::sandbox::Active;
+use crate::tests::{P0, Process, Store};
+
+/// Remembers what it took; may refuse.
+#[derive(Debug, Default)]
+struct Recorder {
+    taken: Mutex<Vec<Position>>,
+    refusals: Mutex<usize>,
+}
+
+#[async_trait]
+impl Bus for Recorder {
+    async fn publish(&self, messages: Vec<Message>) -> port::Result<()> {
+        let refuses = {
+            let mut left = self.refusals.lock();
+            let refuses = *left > 0;
+            *left = left.saturating_sub(1);
+            refuses
+        };
+        // One that refuses may have taken any prefix.
+        let count = if refuses { messages.len() / 2 } else { messages.len() };
+        self.taken.lock().extend(messages.iter().take(count).map(|message| message.position));
+        match refuses {
+            true => Err(port::Error::Unavailable { what: "the bus", reason: "an injected fault".into() }),
+            false => Ok(()),
+        }
+    }
+
+    async fn subscribe(&self, _: &str, _: &[String]) -> port::Result<Box<dyn Subscription>> {
+        Err(port::Error::Refused { what: "the bus", reason: "nobody listens here".into() })
+    }
+}
+
+async fn relay(process: &Process, bus: &Arc<Recorder>) -> Relay {
+    let options = Options {
+        batch_max: 4,
+        checkpoint_interval: Duration::from_secs(1),
+        metrics_log_interval: Duration::from_secs(60),
+    };
+    let (clock, objects) = (process.store.clock(), process.store.objects.clone());
+    let events = process.events.clone();
+    Relay::open(options, events, objects, bus.clone(), clock, process.progress.clone(), P0).await.unwrap()
+}
+
+async fn stored(process: &Process) -> Position {
+    position_of(&read_checkpoint(&*process.store.objects).await.unwrap().1, P0)
+}
+
+async fn filled(count: usize) -> Process {
+    let process = Store::new().process(Active::default()).await;
+    for index in 0..count {
+        process.note("Thing", &format!("t{}", index % 3), "NOTED", json!(index)).await;
+    }
+    process
+}
+
+fn positions(range: std::ops::Range<u64>) -> Vec<Position> {
+    range.map(Position).collect()
+}
+
+#[tokio::test]
+async fn each_event_is_sent_once_in_order_and_the_next_run_goes_on() {
+    let process = filled(10).await;
+    let bus = Arc::new(Recorder::default());
+    let mut first = relay(&process, &bus).await;
+    first.send().await.unwrap();
+    assert_eq!(stored(&process).await, Position(0), "stored at intervals only");
+    process.store.advance(1_000);
+    first.send().await.unwrap();
+    assert_eq!(stored(&process).await, Position(10));
+    process.note("Thing", "t0", "NOTED", json!(1)).await;
+    let mut second = relay(&process, &bus).await;
+    second.send().await.unwrap();
+    assert_eq!(*bus.taken.lock(), positions(0..11));
+}
+
+#[tokio::test]
+async fn a_bus_that_fails_moves_no_checkpoint_and_skips_nothing() {
+    let process = filled(6).await;
+    let bus = Arc::new(Recorder { refusals: Mutex::new(2), ..Recorder::default() });
+    let mut relay = relay(&process, &bus).await;
+    process.store.advance(1_000);
+    for _ in 0..2 {
+        relay.send().await.unwrap_err();
+        assert_eq!((relay.position, stored(&process).await), (Position(0), Position(0)));
+    }
+    relay.send().await.unwrap();
+    let taken = bus.taken.lock().clone();
+    assert_eq!(taken, [positions(0..2), positions(0..2), positions(0..6)].concat());
+    assert_eq!(stored(&process).await, Position(4), "after the first batch, then at intervals");
+    process.store.advance(1_000);
+    relay.send().await.unwrap();
+    assert_eq!(stored(&process).await, Position(6));
+}
+
+#[tokio::test]
+async fn two_relays_never_move_the_checkpoint_back() {
+    let process = filled(8).await;
+    let bus = Arc::new(Recorder::default());
+    let mut slow = relay(&process, &bus).await;
+    let mut fast = relay(&process, &bus).await;
+    slow.position = Position(3);
+    fast.position = Position(8);
+    fast.store_checkpoint().await.unwrap();
+    slow.store_checkpoint().await.unwrap();
+    assert_eq!(stored(&process).await, Position(8));
+}
+
+#[tokio::test]
+async fn a_relay_that_is_told_to_stop_stores_where_it_is() {
+    let process = filled(5).await;
+    let bus = Arc::new(Recorder::default());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(relay(&process, &bus).await.run(stop.clone()));
+    let names = [NAME.to_owned()];
+    let sent = process.progress.wait_for(&names, P0, Position(4));
+    tokio::time::timeout(Duration::from_secs(60), sent).await.unwrap();
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap().unwrap();
+    assert_eq!(stored(&process).await, Position(5));
+    assert_eq!(*bus.taken.lock(), positions(0..5));
+}

@@ -8,37 +8,14 @@ mod determinism;
 mod loading;
 mod real;
 
-use std::path::PathBuf;
-use std::process::Command as Process;
 use std::sync::{Arc, OnceLock};
 
 use super::*;
 use crate::domain::Timestamp;
+use crate::tests::components::{abuse as component, build};
 
 const NOW: Timestamp = Timestamp(1_765_929_600_123);
 const CONTEXT: CallContext = CallContext { now: NOW, seed: (7, 9) };
-
-/// Builds packages to wasm and gives the folder their components are in. Cargo's own lock keeps test programs that run
-/// at the same time apart.
-fn build(arguments: &[&str]) -> PathBuf {
-    let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    let status = Process::new(env!("CARGO"))
-        .args(["build", "--quiet", "--locked", "--target", "wasm32-wasip2", "--profile", "handler"])
-        .args(arguments)
-        .current_dir(&workspace)
-        .status()
-        .unwrap();
-    assert!(status.success(), "{arguments:?} do not build: is the wasm target there (`cargo xtask handlers`)?");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
-    target.join("wasm32-wasip2/handler")
-}
-
-/// A component of `tests/abuse`, built once for each test run.
-fn component(name: &str) -> Vec<u8> {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| build(&["--package", "carryall-abuse", "--examples"]).join("examples"));
-    std::fs::read(folder.join(name).with_extension("wasm")).unwrap()
-}
 
 fn sandbox() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();

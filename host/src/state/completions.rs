@@ -79,7 +79,11 @@ impl Completions {
             }
             let target = *end.borrow_and_update();
             while next < target {
-                next = self.wake(partition, next).await?;
+                let woken = self.wake(partition, next).await?;
+                if woken == next {
+                    break;
+                }
+                next = woken;
             }
         }
     }

@@ -13,7 +13,7 @@ pub mod states;
 pub use claims::{Claims, finished};
 pub use completions::Completions;
 pub use fold::{EventView, Folded, Stream};
-pub use held::{Held, Place};
+pub use held::{Held, Place, WAITING_MAX};
 pub use parking::{ParkRequest, Parking, Release};
 pub use progress::{ConsumerProgress, ConsumerState, Progress};
 pub use states::{At, States};
@@ -64,6 +64,8 @@ impl Classified for Error {
             Error::HandlerMissing { .. } => Kind::Unavailable,
             Error::Log(source) => source.kind(),
             Error::Stored { .. } => Kind::Corrupt,
+            // The sandbox had no room: nothing is known of the history.
+            Error::Evolve { failure, .. } if failure.kind() == Kind::Unavailable => Kind::Unavailable,
             Error::Evolve { .. } => Kind::Poison,
             Error::Port(source) => source.kind(),
             Error::Append(source) => source.kind(),

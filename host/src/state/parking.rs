@@ -11,14 +11,16 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::Error;
+use super::{Error, Place};
 use crate::codec;
 use crate::codec::envelope::DomainDraft;
 use crate::codec::json::Json;
-use crate::domain::{Aggregate, EventKind, Partition, Position, Sequence, Timestamp, event_topic, event_type};
+use crate::domain::{
+    Aggregate, AggregateId, AggregateType, EventKind, Partition, Position, Sequence, Timestamp, event_topic, event_type,
+};
 use crate::event_store::{Append, EventStore, Expected, Record};
 use crate::port::clock::Clock;
-use crate::port::registry::{DeadLetter, DeadLetters, Registry};
+use crate::port::registry::{ClaimFilter, DeadLetter, DeadLetters, Registry, Status};
 
 /// Aggregate type of the streams that record what operators and the host did to consumers.
 pub const OPERATIONS: &str = "Operations";
@@ -29,7 +31,7 @@ const DISCARDED: &str = "DEAD_LETTER_DISCARDED";
 
 /// Streams listed at once, and records read at once, while folding.
 const PAGE: usize = 500;
-/// Releases that may wait for a consumer that is busy; one that misses some looks at the table again.
+/// Releases that may wait for a consumer that is busy; one that misses some looks for what is unfinished.
 const RELEASES_MAX: usize = 1_024;
 /// Bytes of an error message that are kept.
 const ERROR_BYTES_MAX: usize = 2_000;
@@ -167,7 +169,8 @@ impl Parking {
 
     /// The letter a consumer's aggregate waits for.
     pub fn letter(&self, consumer: &str, aggregate: &Aggregate) -> Option<DeadLetter> {
-        self.inner.parked.lock().get(&(consumer.to_owned(), aggregate.clone())).cloned()
+        let parked = self.inner.parked.lock();
+        if parked.is_empty() { None } else { parked.get(&(consumer.to_owned(), aggregate.clone())).cloned() }
     }
 
     /// Whether an operator gave this event up at a consumer.
@@ -181,9 +184,43 @@ impl Parking {
         self.inner.parked.lock().len()
     }
 
-    /// Tells of aggregates that may go on. A receiver that lagged asks [`Parking::is_parked`] for what it waits for.
+    /// Tells of aggregates that may go on. A receiver that lagged asks for [`Parking::unfinished`].
     pub fn releases(&self) -> broadcast::Receiver<Release> {
         self.inner.releases.subscribe()
+    }
+
+    /// Events of a consumer on a partition that were begun or parked, and neither finished nor parked now; the first of
+    /// each aggregate. They lie behind the checkpoint when a release found nobody who listened: the process died after
+    /// it was recorded, or the consumer lagged. Looks only when the consumer ever parked something.
+    pub async fn unfinished(&self, consumer: &str, partition: Partition) -> Result<Vec<(Aggregate, Place)>, Error> {
+        if self.inner.events.head(&operations(consumer)).await?.last == Sequence(0) {
+            return Ok(Vec::new());
+        }
+        let mut found: HashMap<Aggregate, Place> = HashMap::new();
+        for status in [Status::Failed, Status::Parked, Status::Processing] {
+            let mut filter = ClaimFilter {
+                handler: Some(consumer.to_owned()),
+                status: Some(status),
+                limit: PAGE,
+                ..ClaimFilter::default()
+            };
+            loop {
+                let rows = self.inner.registry.rows(&filter).await?;
+                let ids: Vec<Uuid> = rows.iter().map(|row| row.event_id).collect();
+                for record in self.inner.events.find(&ids).await?.into_iter().flatten() {
+                    if record.partition == partition && !self.is_parked(consumer, &record.aggregate) {
+                        let place = Place::of(&record);
+                        let first = found.entry(record.aggregate).or_insert(place);
+                        *first = if place.sequence < first.sequence { place } else { *first };
+                    }
+                }
+                match rows.last() {
+                    Some(last) if rows.len() == PAGE => filter.after = Some((last.handler.clone(), last.event_id)),
+                    _ => break,
+                }
+            }
+        }
+        Ok(found.into_iter().collect())
     }
 
     /// Sets an aggregate aside, its head-of-line event being this one. Idempotent while it is parked.
@@ -252,9 +289,7 @@ impl Parking {
     }
 
     async fn record(&self, name: &str, note: &Note, actor: &str) -> Result<(), Error> {
-        let kind = crate::domain::AggregateType::parse(OPERATIONS).expect("a constant that is an aggregate type");
-        let id = crate::domain::AggregateId::parse(&note.handler).expect("consumer names are aggregate ids");
-        let stream = Aggregate { kind, id };
+        let stream = operations(&note.handler);
         self.append(self.inner.clock.random_id(), &stream, name, note, actor, None).await
     }
 
@@ -326,15 +361,24 @@ impl Parking {
             self.inner.parked.lock().insert(key, letter);
             return Ok(());
         }
-        if self.inner.parked.lock().remove(&key).is_some() {
+        if self.letter(&letter.handler, &aggregate).is_some() {
+            // Before it is noted: what fails here is applied again, and the consumer is told then.
             if let Some(event_id) = letter.event_id {
                 self.inner.registry.release(&letter.handler, event_id, self.inner.clock.now()).await?;
             }
+            self.inner.parked.lock().remove(&key);
             // No receiver means no consumer runs in this process: nothing to tell.
             let _ = self.inner.releases.send(Release { consumer: letter.handler.clone(), aggregate, letter });
         }
         Ok(())
     }
+}
+
+/// The stream that records what was done to a consumer.
+fn operations(consumer: &str) -> Aggregate {
+    let kind = AggregateType::parse(OPERATIONS).expect("a constant that is an aggregate type");
+    let id = AggregateId::parse(consumer).expect("consumer names are aggregate ids");
+    Aggregate { kind, id }
 }
 
 fn letter(note: &Note, state: &str, at: Timestamp) -> DeadLetter {

@@ -82,11 +82,14 @@ impl States {
     /// The stream of an aggregate up to the committed end, not necessarily folded.
     pub async fn stream(&self, aggregate: &Aggregate, active: &ActiveHandler) -> Result<Stream, Error> {
         let mut stream = self.cached(aggregate, active);
-        let head = self.events.head(aggregate).await?;
-        if head.last > stream.sequence() {
-            self.extend(&mut stream, |_| true).await?;
-        }
+        self.catch_up(&mut stream).await?;
         Ok(stream)
+    }
+
+    /// Brings a stream to the committed end.
+    async fn catch_up(&self, stream: &mut Stream) -> Result<(), Error> {
+        let head = self.events.head(stream.aggregate()).await?;
+        if head.last > stream.sequence() { self.extend(stream, |_| true).await } else { Ok(()) }
     }
 
     /// The stream of an aggregate up to the committed end, from what is cached and these records, which the caller read
@@ -99,7 +102,9 @@ impl States {
     ) -> Result<Stream, Error> {
         let mut stream = self.cached(aggregate, active);
         let connected = records.iter().all(|record| stream.push(record));
-        if !connected || self.events.head(aggregate).await?.last > stream.sequence() {
+        if connected {
+            self.catch_up(&mut stream).await?;
+        } else {
             self.extend(&mut stream, |_| true).await?;
         }
         Ok(stream)

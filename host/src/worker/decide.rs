@@ -12,6 +12,7 @@ use super::outcome::{Decided, Ending, HostRefusal, appends};
 use crate::codec::envelope::{CommandData, Envelope, HandlerRef, ReadRef};
 use crate::codec::json::Json;
 use crate::domain::{Aggregate, Sequence, Timestamp};
+use crate::error::{Classified, Kind};
 use crate::event_store::Record;
 use crate::metrics::Metrics;
 use crate::sandbox::{ActiveHandler, AggregateRef, CallContext, Command, Decision, Failure, ReadValue};
@@ -62,6 +63,14 @@ struct Read {
     digest: Option<crate::domain::Digest>,
 }
 
+/// Why a state could not be read.
+#[derive(Debug, Clone)]
+struct Unread {
+    /// The handler of that aggregate cannot fold its history: waiting does not help.
+    for_good: bool,
+    message: String,
+}
+
 /// A job between rounds.
 struct Open {
     job: Job,
@@ -92,7 +101,7 @@ pub async fn decide(states: &States, metrics: &Metrics, jobs: Vec<Job>, now: Tim
 async fn decide_together(states: &States, metrics: &Metrics, jobs: Vec<Job>, now: Timestamp) -> Vec<(Job, Answer)> {
     let mut done = Vec::with_capacity(jobs.len());
     let mut open: Vec<Open> = jobs.into_iter().map(Open::new).collect();
-    let mut known: HashMap<Aggregate, Result<Read, String>> = HashMap::new();
+    let mut known: HashMap<Aggregate, Result<Read, Unread>> = HashMap::new();
     for _round in 0..=NEEDS_ROUNDS_MAX {
         let steps = run(open, metrics, now).await;
         open = Vec::new();
@@ -134,12 +143,12 @@ async fn run(open: Vec<Open>, metrics: &Metrics, now: Timestamp) -> Vec<Step> {
 }
 
 /// Loads states that some job asked for and none has loaded yet in this wave.
-async fn fetch(states: &States, missing: Vec<Aggregate>, known: &mut HashMap<Aggregate, Result<Read, String>>) {
+async fn fetch(states: &States, missing: Vec<Aggregate>, known: &mut HashMap<Aggregate, Result<Read, Unread>>) {
     for (aggregate, loaded) in states.load_many(missing).await {
         let read = match loaded {
             Ok(folded) => Ok(Read::of(aggregate.clone(), folded)),
             Err(Error::NoHandler { .. }) => Ok(Read::absent(aggregate.clone())),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(Unread { for_good: error.kind() == Kind::Poison, message: error.to_string() }),
         };
         known.insert(aggregate, read);
     }
@@ -187,14 +196,19 @@ impl Open {
     /// Moves what was fetched into the job; a job whose reads failed is done.
     fn take_reads(
         mut self,
-        known: &HashMap<Aggregate, Result<Read, String>>,
+        known: &HashMap<Aggregate, Result<Read, Unread>>,
         done: &mut Vec<(Job, Answer)>,
     ) -> Option<Open> {
         for aggregate in std::mem::take(&mut self.wanted) {
             match known.get(&aggregate) {
                 Some(Ok(read)) => self.have.push(read.clone()),
-                Some(Err(message)) => {
-                    done.push((self.job, Answer::Unavailable(message.clone())));
+                Some(Err(Unread { for_good, message })) => {
+                    let message = message.clone();
+                    let answer = match for_good {
+                        true => Answer::Failed { reason: "fault", message },
+                        false => Answer::Unavailable(message),
+                    };
+                    done.push((self.job, answer));
                     return None;
                 }
                 None => unreachable!("every wanted aggregate was fetched"),
@@ -220,6 +234,9 @@ impl Open {
             Ok(Some(ending)) => self.finish(&envelope, ending, now),
             Ok(None) => Step::Needs(Box::new(self)),
             Err(AskError::Failure(failure)) => self.failure(&failure),
+            Err(AskError::State(error)) if error.kind() == Kind::Unavailable => {
+                Step::Done(Box::new((self.job, Answer::Unavailable(error.to_string()))))
+            }
             Err(AskError::State(error)) => self.failed("fault", error.to_string()),
         }
     }
@@ -297,7 +314,7 @@ impl Open {
     }
 
     fn failure(self, failure: &Failure) -> Step {
-        if crate::error::Classified::kind(failure) == crate::error::Kind::Unavailable {
+        if failure.kind() == Kind::Unavailable {
             return Step::Done(Box::new((self.job, Answer::Unavailable(failure.to_string()))));
         }
         let reason = match failure {

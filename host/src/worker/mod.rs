@@ -22,11 +22,12 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::{Aggregate, EventKind, Partition, Position, Sequence, Timestamp};
 use crate::event_store::{EventStore, Record};
 use crate::metrics::{self, Metrics};
-use crate::port::bus::Bus;
+use crate::port;
+use crate::port::bus::{Bus, Subscription};
 use crate::port::clock::Clock;
 use crate::port::read_model::ReadModel;
-use crate::port::registry::{Owner, Registry};
-use crate::state::{Claims, ConsumerState, Error, Held, Parking, Place, Progress, Release, States};
+use crate::port::registry::{Finished, Owner, Registry};
+use crate::state::{Claims, ConsumerState, Error, Held, Parking, Place, Progress, Release, States, WAITING_MAX};
 
 #[cfg(test)]
 mod tests;
@@ -81,6 +82,10 @@ pub struct Worker {
     cursor: Position,
     held: Held,
     claims: Claims,
+    /// Decided, and not yet marked done: an attempt that was cut short leaves some.
+    finished: Vec<Finished>,
+    /// A release may have gone unheard: before this run, or since the consumer lagged.
+    releases_missed: bool,
     counters: metrics::Consumer,
     /// Checkpoint in the database, and when it was written.
     stored: (Position, Duration),
@@ -99,7 +104,18 @@ impl Worker {
         let (registry, clock) = (parts.registry.clone(), parts.clock.clone());
         let claims = Claims::new(registry, clock, &options.consumer, parts.owner.clone(), options.lease_ms);
         let counters = parts.metrics.consumer(&options.consumer);
-        Ok(Worker { options, parts, partition, cursor, held: Held::default(), claims, counters, stored })
+        Ok(Worker {
+            options,
+            parts,
+            partition,
+            cursor,
+            held: Held::default(),
+            claims,
+            finished: Vec::new(),
+            releases_missed: true,
+            counters,
+            stored,
+        })
     }
 
     /// Works until told to stop; then finishes the batch under way.
@@ -108,10 +124,14 @@ impl Worker {
         let mut end = self.parts.events.watch_end(self.partition);
         let mut releases = self.parts.parking.releases();
         let mut pause = PAUSE_MIN;
+        let mut listens = true;
         loop {
             end.borrow_and_update();
-            match self.work(&stop).await {
-                Ok(()) => pause = PAUSE_MIN,
+            let wait = match self.work().await {
+                Ok(more) => {
+                    pause = PAUSE_MIN;
+                    if more { Duration::ZERO } else { self.next_wake() }
+                }
                 Err(error) => {
                     self.held.rearm(self.parts.clock.monotonic());
                     self.paused(&error);
@@ -122,24 +142,22 @@ impl Worker {
                     pause = (pause * 2).min(PAUSE_MAX);
                     continue;
                 }
-            }
-            let wait = self.next_wake();
+            };
             tokio::select! {
                 () = stop.cancelled() => break,
                 changed = end.changed() => if changed.is_err() { break },
-                polled = subscription.poll(self.options.batch_max) => {
-                    // The messages are hints for what `work` reads from the log; taking them is all they need.
-                    match polled {
-                        Ok(_) => subscription.acknowledge().await?,
-                        Err(error) => self.paused(&error.into()),
-                    }
-                }
+                // The messages are hints for what `work` reads from the log; taking them is all they need.
+                taken = take_hints(&mut *subscription, self.options.batch_max), if listens => if let Err(error) = taken {
+                    // The log's end wakes as well: hints are asked for again after the next sleep.
+                    self.paused(&error.into());
+                    listens = false;
+                },
                 released = releases.recv() => match released {
                     Ok(release) if release.consumer == self.options.consumer => self.release(&release),
                     Ok(_) => {}
-                    Err(_) => self.held.release_all(),
+                    Err(_) => self.releases_missed = true,
                 },
-                () = self.parts.clock.sleep(wait) => {}
+                () = rest(&*self.parts.clock, wait) => listens = true,
             }
         }
         self.store_checkpoint().await?;
@@ -158,34 +176,57 @@ impl Worker {
         self.held.next_due().map_or(idle, |due| due.saturating_sub(self.parts.clock.monotonic()).min(idle))
     }
 
-    /// Handles everything that is due: held aggregates whose time has come, then the log up to its end.
-    async fn work(&mut self, stop: &CancellationToken) -> Result<(), Error> {
-        let due = self.held.take_due(self.parts.clock.monotonic(), self.options.batch_max);
-        if !due.is_empty() {
-            self.handle(due.into_iter().map(|(aggregate, _)| (aggregate, Vec::new())).collect()).await?;
-        }
-        while !stop.is_cancelled() {
-            let records = self.parts.events.read(self.partition, self.cursor, self.options.batch_max).await?;
-            let Some(last) = records.last() else { break };
-            let next = Position(last.position.0 + 1);
-            let at = last.recorded_at;
-            let mine = self.mine(records);
-            if !mine.is_empty() {
-                self.handle(mine).await?;
+    /// Handles the held aggregates whose time has come, then the next batch of the log. Gives whether the log has more,
+    /// so that a long way to its end starves neither those that wait nor the checkpoint.
+    async fn work(&mut self) -> Result<bool, Error> {
+        self.mark_done().await?;
+        if self.releases_missed {
+            for (aggregate, first) in self.parts.parking.unfinished(&self.options.consumer, self.partition).await? {
+                self.held.release(&aggregate, first);
             }
-            self.cursor = next;
-            self.parts.progress.publish(&self.options.consumer, self.partition, self.checkpoint(), Some(at));
-            self.note_lag(Some(at));
+            self.releases_missed = false;
         }
-        self.parts.progress.publish(&self.options.consumer, self.partition, self.checkpoint(), None);
-        let running = self.cursor >= self.parts.events.end(self.partition);
-        if running {
+        self.retry_due().await?;
+        if self.held.waiting() < WAITING_MAX {
+            self.read_on().await?;
+        }
+        let more = self.cursor < self.parts.events.end(self.partition);
+        if !more {
             self.note_lag(None);
         }
-        self.state(if running { ConsumerState::Running } else { ConsumerState::CatchingUp }, None);
+        self.parts.progress.publish(&self.options.consumer, self.partition, self.checkpoint(), None);
+        self.state(if more { ConsumerState::CatchingUp } else { ConsumerState::Running }, None);
         if self.parts.clock.monotonic().saturating_sub(self.stored.1) >= CHECKPOINT_INTERVAL {
             self.store_checkpoint().await?;
         }
+        Ok(more && self.held.waiting() < WAITING_MAX)
+    }
+
+    /// Takes up the held aggregates whose time has come, with their events from the first that waits: those that were
+    /// decided elsewhere meanwhile only need their row.
+    async fn retry_due(&mut self) -> Result<(), Error> {
+        let due = self.held.take_due(self.parts.clock.monotonic(), self.options.batch_max);
+        let mut items = Vec::with_capacity(due.len());
+        for (aggregate, first) in due {
+            let after = Sequence(first.sequence.0.saturating_sub(1));
+            let records = self.parts.events.stream(&aggregate, after, self.options.batch_max).await?;
+            items.push((aggregate, records));
+        }
+        if items.is_empty() { Ok(()) } else { self.handle(items).await }
+    }
+
+    async fn read_on(&mut self) -> Result<(), Error> {
+        let records = self.parts.events.read(self.partition, self.cursor, self.options.batch_max).await?;
+        let Some(last) = records.last() else { return Ok(()) };
+        let next = Position(last.position.0 + 1);
+        let at = last.recorded_at;
+        let mine = self.mine(records);
+        if !mine.is_empty() {
+            self.handle(mine).await?;
+        }
+        self.cursor = next;
+        self.parts.progress.publish(&self.options.consumer, self.partition, self.checkpoint(), Some(at));
+        self.note_lag(Some(at));
         Ok(())
     }
 
@@ -241,4 +282,15 @@ impl Worker {
     fn state(&self, state: ConsumerState, error: Option<String>) {
         self.parts.progress.set_state(&self.options.consumer, self.partition, state, error);
     }
+}
+
+/// Takes what the bus has. Cancel-safe.
+async fn take_hints(subscription: &mut dyn Subscription, max: usize) -> Result<(), port::Error> {
+    subscription.poll(max).await?;
+    subscription.acknowledge().await
+}
+
+/// Sleeps; lets others run when there is no time to sleep.
+async fn rest(clock: &dyn Clock, wait: Duration) {
+    if wait.is_zero() { tokio::task::yield_now().await } else { clock.sleep(wait).await }
 }

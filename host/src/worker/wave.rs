@@ -13,7 +13,7 @@ use super::outcome::Decided;
 use crate::domain::{Aggregate, EventKind};
 use crate::error::{Classified, Kind};
 use crate::event_store::{AppendError, Appended, Record};
-use crate::port::registry::{Claimed, Finished, Status};
+use crate::port::registry::{Claimed, Status};
 use crate::sandbox::ActiveHandler;
 use crate::state::{Error, ParkRequest, Place, Stream, finished};
 
@@ -38,13 +38,12 @@ struct Pending {
 impl Worker {
     /// Handles aggregates with the records of theirs that were just read (none for one that was held).
     pub(super) async fn handle(&mut self, items: Vec<(Aggregate, Vec<Record>)>) -> Result<(), Error> {
-        let mut finished: Vec<Finished> = Vec::new();
         let opened = self.open_lanes(items).await?;
-        let mut lanes = self.claim(opened, &mut finished).await?;
+        let mut lanes = self.claim(opened).await?;
         while !lanes.is_empty() {
-            lanes = self.wave(lanes, &mut finished).await?;
+            lanes = self.wave(lanes).await?;
         }
-        self.mark_done(finished).await
+        self.mark_done().await
     }
 
     /// Reads the streams. Aggregates that wait keep waiting; those that are parked get their new commands marked.
@@ -53,9 +52,12 @@ impl Worker {
         for (aggregate, records) in items {
             let commands: Vec<Record> = records.iter().filter(|r| r.kind == EventKind::Command).cloned().collect();
             let first = commands.first().map_or(Place::LAST, Place::of);
-            if self.parts.parking.is_parked(&self.options.consumer, &aggregate) {
+            if let Some(letter) = self.parts.parking.letter(&self.options.consumer, &aggregate) {
                 self.held.park(&aggregate, first);
-                self.claims.park_behind(&commands).await?;
+                // Those before the parked one are decided.
+                let mut waiting = commands;
+                waiting.retain(|command| command.sequence.0 >= letter.sequence_number);
+                self.claims.park_behind(&waiting).await?;
                 continue;
             }
             if self.held.holds(&aggregate) && !records.is_empty() {
@@ -69,33 +71,29 @@ impl Worker {
                     continue;
                 }
             };
-            let stream = if records.is_empty() {
-                self.parts.states.stream(&aggregate, &active).await?
-            } else {
-                self.parts.states.stream_with(&aggregate, &active, &records).await?
-            };
+            let stream = self.parts.states.stream_with(&aggregate, &active, &records).await?;
             lanes.push((Lane { aggregate, stream, active, queue: VecDeque::new() }, commands));
         }
         Ok(lanes)
     }
 
-    /// Claims all undecided commands, and those just read that the log shows decided: these only need their row. So do
-    /// commands claimed before that were decided since, by whomever.
-    async fn claim(
-        &mut self,
-        opened: Vec<(Lane, Vec<Record>)>,
-        finished_now: &mut Vec<Finished>,
-    ) -> Result<Vec<Lane>, Error> {
+    /// Claims undecided commands, a batch of each aggregate, and those just read that the log shows decided: these only
+    /// need their row. So do commands claimed before that were decided since, by whomever.
+    async fn claim(&mut self, opened: Vec<(Lane, Vec<Record>)>) -> Result<Vec<Lane>, Error> {
+        let now = self.parts.clock.monotonic();
         let mut owners: Vec<(usize, Record, bool)> = Vec::new();
         for (index, (lane, records)) in opened.iter().enumerate() {
-            let undecided: Vec<Uuid> = lane.stream.undecided().iter().map(|r| r.event_id).collect();
-            let decided = records.iter().filter(|r| !undecided.contains(&r.event_id));
-            for (record, open) in decided.map(|r| (r, false)).chain(lane.stream.undecided().iter().map(|r| (r, true))) {
-                owners.push((index, record.clone(), open));
+            let undecided = lane.stream.undecided();
+            let ids: HashSet<Uuid> = undecided.iter().map(|r| r.event_id).collect();
+            let decided = records.iter().filter(|r| !ids.contains(&r.event_id)).map(|r| (r, false));
+            let open = undecided.iter().take(self.options.batch_max).map(|r| (r, true));
+            owners.extend(decided.chain(open).map(|(record, open)| (index, record.clone(), open)));
+            if let Some(next) = undecided.get(self.options.batch_max) {
+                self.held.wait(&lane.aggregate, Place::of(next), now);
             }
             if records.is_empty() {
                 let claimed = self.claims.open_of(&lane.aggregate).into_iter();
-                finished_now.extend(claimed.filter(|claim| !undecided.contains(&claim.event_id)));
+                self.finished.extend(claimed.filter(|claim| !ids.contains(&claim.event_id)));
             }
         }
         if owners.is_empty() {
@@ -109,11 +107,14 @@ impl Worker {
         let mut stopped: HashSet<usize> = HashSet::new();
         for ((index, record, open), claimed) in owners.into_iter().zip(answers) {
             if stopped.contains(&index) {
+                if open && claimed == Claimed::Parked {
+                    self.claims.release(record.event_id).await?;
+                }
                 continue;
             }
             match (claimed, open) {
                 (Claimed::Yes { attempt }, true) => lanes[index].queue.push_back((record, attempt)),
-                (Claimed::Yes { attempt }, false) => finished_now.push(finished(&record, attempt)),
+                (Claimed::Yes { attempt }, false) => self.finished.push(finished(&record, attempt)),
                 (Claimed::DuplicateDone | Claimed::Stale, false) => self.counters.skipped.add(1),
                 (Claimed::InProgress, _) => {
                     stopped.insert(index);
@@ -151,7 +152,7 @@ impl Worker {
     }
 
     /// Decides the first command of every lane and appends the outcomes; gives the lanes that have more.
-    async fn wave(&mut self, lanes: Vec<Lane>, done: &mut Vec<Finished>) -> Result<Vec<Lane>, Error> {
+    async fn wave(&mut self, lanes: Vec<Lane>) -> Result<Vec<Lane>, Error> {
         let mut rest: HashMap<Aggregate, VecDeque<(Record, u32)>> = HashMap::new();
         let mut jobs = Vec::with_capacity(lanes.len());
         for mut lane in lanes {
@@ -175,7 +176,7 @@ impl Worker {
         let appended = self.append(pending).await?;
         let mut next = Vec::new();
         for (job, result) in appended {
-            if let Some(lane) = self.settle(job, result, &mut rest, done).await? {
+            if let Some(lane) = self.settle(job, result, &mut rest).await? {
                 next.push(lane);
             }
         }
@@ -204,7 +205,14 @@ impl Worker {
             let issued =
                 if decided.issued.is_empty() { Vec::new() } else { self.parts.events.append_all(decided.issued).await };
             match issued.into_iter().find_map(Result::err) {
-                Some(error) => results.push((job, Err(error))),
+                Some(error) if matches!(error.kind(), Kind::Unavailable | Kind::Unknown) => {
+                    results.push((job, Err(error)));
+                }
+                // Not the outcome met a conflict but what the handler issued: trying again at once changes nothing.
+                Some(error) => {
+                    let message = format!("a command that the decision issued cannot be appended: {error}");
+                    self.failed(&job, "fault", message).await?;
+                }
                 None => {
                     jobs.push(job);
                     outcomes.push(decided.outcome);
@@ -223,29 +231,27 @@ impl Worker {
         job: Job,
         result: Result<Appended, AppendError>,
         rest: &mut HashMap<Aggregate, VecDeque<(Record, u32)>>,
-        done: &mut Vec<Finished>,
     ) -> Result<Option<Lane>, Error> {
         let Job { record, attempt, mut stream, active } = job;
         let aggregate = stream.aggregate().clone();
         match result {
             Ok(appended) => {
-                done.push(finished(&record, attempt));
+                self.finished.push(finished(&record, attempt));
                 let connected = !appended.replayed && appended.records.iter().all(|r| stream.push(r));
+                // One with more to decide stays noted: an attempt cut short takes it up again.
+                self.held.advanced(&aggregate);
+                match (connected, rest.remove(&aggregate)) {
+                    (true, Some(queue)) => return Ok(Some(Lane { aggregate, stream, active, queue })),
+                    (true, None) => self.parts.states.keep(stream),
+                    (false, more) => {
+                        self.parts.states.forget(&aggregate);
+                        if more.is_some() {
+                            self.held.wait(&aggregate, Place::of(&record), self.parts.clock.monotonic());
+                        }
+                    }
+                }
                 self.held.progressed(&aggregate);
-                if !connected {
-                    self.parts.states.forget(&aggregate);
-                    if rest.contains_key(&aggregate) {
-                        self.held.wait(&aggregate, Place::of(&record), self.parts.clock.monotonic());
-                    }
-                    return Ok(None);
-                }
-                match rest.remove(&aggregate) {
-                    Some(queue) => Ok(Some(Lane { aggregate, stream, active, queue })),
-                    None => {
-                        self.parts.states.keep(stream);
-                        Ok(None)
-                    }
-                }
+                Ok(None)
             }
             Err(error) => {
                 self.parts.states.forget(&aggregate);
@@ -291,8 +297,10 @@ impl Worker {
         Ok(())
     }
 
-    async fn mark_done(&mut self, done: Vec<Finished>) -> Result<(), Error> {
-        let count = self.claims.done(&done).await?;
+    /// Marks the rows of what was decided; on an error all of it is left for the next attempt.
+    pub(super) async fn mark_done(&mut self) -> Result<(), Error> {
+        let count = self.claims.done(&self.finished).await?;
+        self.finished.clear();
         self.counters.processed.add(count as u64);
         Ok(())
     }

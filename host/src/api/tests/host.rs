@@ -1,8 +1,7 @@
 //! A host in memory without consumers: commands are accepted, and a test decides them itself.
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -27,8 +26,9 @@ use crate::port::object_store::memory::MemoryStore;
 use crate::port::read_model::memory::MemoryReadModel;
 use crate::port::registry::memory::MemoryRegistry;
 use crate::query::{self, Sources};
-use crate::sandbox::{Catalog, Sandbox};
+use crate::sandbox::Catalog;
 use crate::state::{Completions, Parking, Progress, States};
+use crate::tests::components;
 
 const COMPONENTS: [&str; 3] = ["ontology.wasm", "instance.wasm", "examples/account.wasm"];
 
@@ -75,25 +75,6 @@ impl Answer {
     }
 }
 
-fn component(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/handlers").join(name);
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{name}: {error}; run `cargo xtask build` first"))
-}
-
-/// One engine for all tests, and compiled code that outlives them: compiling takes seconds in a debug build.
-fn sandbox() -> &'static Sandbox {
-    static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
-    SANDBOX.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-components");
-        let options = crate::sandbox::Options { cache_folder: Some(folder), ..Default::default() };
-        let sandbox = Sandbox::new(options).unwrap();
-        for name in COMPONENTS {
-            sandbox.load(&component(name)).unwrap();
-        }
-        sandbox
-    })
-}
-
 fn tokens() -> Vec<Token> {
     let token = |text: &str, roles: &[Role], databases: Option<Vec<String>>| Token {
         sha256: Digest::of(text.as_bytes()),
@@ -122,12 +103,12 @@ impl Host {
         let parts = deploy::Parts {
             events: store.clone(),
             objects,
-            sandbox: sandbox().clone(),
+            sandbox: components::sandbox().clone(),
             catalog: catalog.clone(),
             clock: clock.clone(),
         };
         let deployments = Deployments::open(parts).await.unwrap();
-        let components = COMPONENTS.map(component);
+        let components = COMPONENTS.map(components::component);
         let named: Vec<(&str, &[u8])> = COMPONENTS.iter().zip(&components).map(|(name, c)| (*name, &**c)).collect();
         deployments.ensure_bundled(&named).await.unwrap();
         let registry = MemoryRegistry::default();

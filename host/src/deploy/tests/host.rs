@@ -1,7 +1,6 @@
 //! A host for the tests of the service: a log and components in memory, real components, and processes over them.
 
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -12,7 +11,8 @@ use crate::port::clock::Clock;
 use crate::port::clock::manual::ManualClock;
 use crate::port::index::memory::MemoryIndex;
 use crate::port::object_store::memory::MemoryStore;
-use crate::sandbox::{Catalog, Options, Sandbox};
+use crate::sandbox::Catalog;
+pub(super) use crate::tests::components::{component, sandbox, variant};
 
 /// A store: what outlives a process.
 pub(super) struct Store {
@@ -113,32 +113,6 @@ pub(super) fn forced() -> Ask {
     Ask { force: true, ..Ask::default() }
 }
 
-/// One sandbox for all tests: what one compiled the others find.
-pub(super) fn sandbox() -> &'static Sandbox {
-    static SANDBOX: OnceLock<(Sandbox, tempfile::TempDir)> = OnceLock::new();
-    let (sandbox, _) = SANDBOX.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let options = Options { cache_folder: Some(folder.path().into()), ..Options::default() };
-        (Sandbox::new(options).unwrap(), folder)
-    });
-    sandbox
-}
-
-/// A component as `cargo xtask build` leaves it under `target/handlers`.
-pub(super) fn component(name: &str) -> Bytes {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/handlers").join(name).with_extension("wasm");
-    let bytes = std::fs::read(&path);
-    bytes.unwrap_or_else(|error| panic!("{}: {error}: run cargo xtask build", path.display())).into()
-}
-
 pub(super) fn account() -> Bytes {
     component("examples/account")
-}
-
-/// The same component under another digest: a custom section that nobody reads is added.
-pub(super) fn variant(component: &Bytes, n: u8) -> Bytes {
-    let mut bytes = component.to_vec();
-    // Section 0, four bytes long: a name of two bytes, and one byte of content.
-    bytes.extend_from_slice(&[0, 4, 2, b'n', b'o', n]);
-    bytes.into()
 }

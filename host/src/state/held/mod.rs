@@ -11,6 +11,9 @@ use crate::event_store::Record;
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 /// Longest pause between two attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Aggregates that may wait before a consumer stops reading on: some megabytes, and more than ever wait unless a part is
+/// away that all of them need.
+pub const WAITING_MAX: usize = 10_000;
 
 #[derive(Debug, Clone)]
 struct Entry {
@@ -82,14 +85,21 @@ impl Held {
     fn entry(&mut self, aggregate: &Aggregate, first: Place) -> &mut Entry {
         let entry =
             self.entries.entry(aggregate.clone()).or_insert(Entry { first, due: None, failures: 0, parked: false });
-        if first.position < entry.first.position {
-            entry.first = first;
-        }
+        // One by one: of an event that was parked in an earlier run only the sequence is known.
+        entry.first.position = entry.first.position.min(first.position);
+        entry.first.sequence = entry.first.sequence.min(first.sequence);
         entry
     }
 
-    /// Notes that an aggregate got on: its failures are forgotten, and so is the aggregate, unless it was held again
-    /// since it was taken.
+    /// Notes that an aggregate got on and has more that waits: only its failures are forgotten.
+    pub fn advanced(&mut self, aggregate: &Aggregate) {
+        if let Some(entry) = self.entries.get_mut(aggregate) {
+            entry.failures = 0;
+        }
+    }
+
+    /// Notes that nothing of an aggregate waits any more: its failures are forgotten, and so is the aggregate, unless it
+    /// was held again since it was taken.
     pub fn progressed(&mut self, aggregate: &Aggregate) {
         if let Some(entry) = self.entries.get_mut(aggregate) {
             entry.failures = 0;
@@ -104,13 +114,6 @@ impl Held {
         let first = self.entry(aggregate, parked).first;
         let entry = Entry { first, due: Some(Duration::ZERO), failures: 0, parked: false };
         self.entries.insert(aggregate.clone(), entry);
-    }
-
-    /// As [`Held::release`] for every parked aggregate; those that are still parked are found out when tried.
-    pub fn release_all(&mut self) {
-        for entry in self.entries.values_mut().filter(|entry| entry.parked) {
-            *entry = Entry { first: entry.first, due: Some(Duration::ZERO), failures: 0, parked: false };
-        }
     }
 
     /// Makes everything that was taken and neither finished nor held again due at once: the attempt was cut short.
@@ -143,6 +146,11 @@ impl Held {
     /// When the next aggregate is due.
     pub fn next_due(&self) -> Option<Duration> {
         self.entries.values().filter_map(|entry| entry.due).min()
+    }
+
+    /// How many aggregates wait and are not parked.
+    pub fn waiting(&self) -> usize {
+        self.entries.values().filter(|entry| !entry.parked).count()
     }
 
     /// Position of the first event that waits and is not parked.

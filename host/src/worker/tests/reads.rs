@@ -1,0 +1,47 @@
+//! Decisions that read other aggregates, with the bundled handlers.
+
+use super::*;
+use crate::tests::components::component;
+
+fn bundled() -> Options {
+    let topics = ["instance_commands", "ontology_commands", "database_commands"];
+    Options { topics: topics.map(str::to_owned).to_vec(), ..options() }
+}
+
+fn class(properties: &Value) -> Value {
+    json!({"id": "Product", "label": "Product", "description": "", "parent": null, "abstract": false,
+        "properties": properties, "relationships": []})
+}
+
+fn create(id: &str) -> Value {
+    json!({"db_name": "shop", "class_id": "Product", "instance_id": id, "data": {"product_id": id}})
+}
+
+#[tokio::test]
+async fn a_decision_sees_the_class_as_it_is_and_names_what_it_read() {
+    let handlers = ["ontology", "instance"].map(|name| sandbox().load(&component(name)).unwrap());
+    let process = Store::new().process(together(handlers)).await;
+    let mut worker = worker_with(&process, bundled()).await;
+    process.send("Database", "shop", "CREATE_DATABASE", json!({"name": "shop", "description": "d"})).await;
+    settle(&process, &mut worker).await;
+    let id = json!({"name": "product_id", "type": "string", "label": "Id", "required": true});
+    process.send("OntologyClass", "shop:Product", "CREATE_ONTOLOGY_CLASS", class(&json!([id]))).await;
+    settle(&process, &mut worker).await;
+    let fits = process.send("Instance", "shop:Product:p1", "CREATE_INSTANCE", create("p1")).await;
+    settle(&process, &mut worker).await;
+    assert_eq!(process.outcome(fits.event_id).await, ["INSTANCE_CREATED"]);
+    let name = json!({"name": "name", "type": "string", "label": "Name", "required": true});
+    let mut stricter = class(&json!([id, name]));
+    stricter["allow_breaking"] = true.into();
+    let update = process.send("OntologyClass", "shop:Product", "UPDATE_ONTOLOGY_CLASS", stricter).await;
+    settle(&process, &mut worker).await;
+    assert_eq!(process.outcome(update.event_id).await, ["ONTOLOGY_CLASS_UPDATED"]);
+    let lacks = process.send("Instance", "shop:Product:p2", "CREATE_INSTANCE", create("p2")).await;
+    settle(&process, &mut worker).await;
+    let outcome = process.events.outcome(lacks.event_id).await.unwrap().remove(0);
+    assert_eq!(&*outcome.event_type, "COMMAND_FAILED");
+    let envelope: Value = serde_json::from_slice(&outcome.line).unwrap();
+    let read = envelope["metadata"]["read_set"].as_array().unwrap();
+    let class = read.iter().find(|read| read["aggregate_type"] == "OntologyClass").unwrap();
+    assert_eq!(class["sequence_number"], process.stream("OntologyClass", "shop:Product").await.len());
+}
