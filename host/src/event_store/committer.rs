@@ -206,8 +206,9 @@ impl Committer {
                 let segment = Arc::new(segment);
                 let heads = std::mem::take(&mut judged.heads).into_iter().collect();
                 self.log.view.lock().fold(Folded { segment: segment.clone(), heads });
-                answer(batch, &mut judged, Some(&segment));
+                // Readers see the end move first: whoever is answered finds what was written.
                 self.log.announce();
+                answer(batch, &mut judged, Some(&segment));
                 Ok(true)
             }
             Written::Lost(winner) => {

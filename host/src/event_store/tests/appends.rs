@@ -30,6 +30,20 @@ async fn numbers_are_dense_and_lines_are_the_stored_bytes() {
     process.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_answered_reads_what_was_written() {
+    let (_, process) = fresh().await;
+    let (store, a) = (&process.store, account("a"));
+    for n in 0..500 {
+        let written = store.append(command(u128::from(n) + 1, &a, Expected::Any)).await.unwrap();
+        assert_eq!(store.end(Partition(0)), Position(n + 1));
+        let read = store.read(Partition(0), Position(n), 10).await.unwrap();
+        assert_eq!(read.len(), 1);
+        assert_eq!(read[0].event_id, written.records[0].event_id);
+    }
+    process.end().await;
+}
+
 #[tokio::test]
 async fn the_same_command_again_gives_the_first_answer_and_other_content_is_refused() {
     let (_, process) = fresh().await;
