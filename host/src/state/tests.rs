@@ -1,2 +1,146 @@
-//! Behaviour of this module on in-memory ports.
+//! Folds, past states, and those who wait, over a log in memory.
 #![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::domain::Position;
+use crate::sandbox::{Active, Handler};
+use crate::tests::components::{abuse, active, sandbox, together, variant};
+use crate::tests::{P0, Process, Store};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn decider() -> Arc<Handler> {
+    sandbox().load(&abuse("decider")).unwrap()
+}
+
+fn thing() -> Aggregate {
+    Aggregate::parse("Thing", "t").unwrap()
+}
+
+async fn process() -> Process {
+    Store::new().process(together([decider()])).await
+}
+
+/// Deposits of 1, a second apart.
+async fn deposits(process: &Process, count: usize) {
+    for _ in 0..count {
+        process.note("Thing", "t", "NOTED", json!({"amount": 1, "note": "n", "tags": []})).await;
+        process.store.advance(1_000);
+    }
+}
+
+fn balance(folded: &Folded) -> Option<Value> {
+    folded.state.as_ref().map(|state| state.to_value()["balance"].clone())
+}
+
+#[tokio::test]
+async fn a_stream_takes_each_record_once_and_no_gap() {
+    let process = process().await;
+    deposits(&process, 4).await;
+    let records = process.stream("Thing", "t").await;
+    let handler = decider();
+    let mut stream = Stream::new(thing(), &handler);
+    assert!(stream.push(&records[0]) && stream.push(&records[0]), "what was taken is no gap");
+    assert!(!stream.push(&records[2]));
+    assert_eq!(stream.sequence(), records[0].sequence);
+    assert!(records.iter().all(|record| stream.push(record)));
+    assert_eq!(balance(&stream.fold(&handler).unwrap()), Some(json!(4)));
+}
+
+#[tokio::test]
+async fn states_fill_gaps_from_the_log_and_reach_its_end() {
+    let process = process().await;
+    deposits(&process, 2).await;
+    let active = process.states.handler(&thing()).unwrap();
+    process.states.load(&thing()).await.unwrap();
+    deposits(&process, 3).await;
+    let records = process.stream("Thing", "t").await;
+    for some in [&records[4..], &records[2..3], &[]] {
+        let stream = process.states.stream_with(&thing(), &active, some).await.unwrap();
+        assert_eq!(stream.sequence(), records[4].sequence);
+    }
+    assert_eq!(balance(&process.states.load(&thing()).await.unwrap()), Some(json!(5)));
+}
+
+#[tokio::test]
+async fn a_state_is_never_given_for_another_handler_than_the_active_one() {
+    let process = process().await;
+    deposits(&process, 2).await;
+    let first = process.states.load(&thing()).await.unwrap();
+    let next = sandbox().load(&variant(&abuse("decider").into(), 3)).unwrap();
+    process.catalog.replace(Active::new([active(next.clone(), 2)]).unwrap());
+    let second = process.states.load(&thing()).await.unwrap();
+    assert_eq!((first.handler_digest, second.handler_digest), (decider().digest(), next.digest()));
+    assert_eq!(balance(&second), Some(json!(2)));
+}
+
+#[tokio::test]
+async fn past_states_by_sequence_and_by_time() {
+    let process = process().await;
+    deposits(&process, 3).await;
+    let records = process.stream("Thing", "t").await;
+    for (at, wanted) in [
+        (At::Sequence(0), None),
+        (At::Sequence(2), Some(json!(2))),
+        (At::Sequence(99), Some(json!(3))),
+        (At::Time(records[0].recorded_at), Some(json!(1))),
+        (At::Time(records[1].recorded_at.plus_ms(999)), Some(json!(2))),
+        (At::Time(records[0].recorded_at.plus_ms(-1)), None),
+    ] {
+        let folded = process.states.load_at(&thing(), at).await.unwrap();
+        assert_eq!(balance(&folded), wanted, "{at:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_an_outcome_is_woken_by_it() {
+    let process = process().await;
+    let completions = Completions::new(process.events.clone());
+    let stop = CancellationToken::new();
+    let following = tokio::spawn(completions.clone().follow(P0, stop.clone()));
+    tokio::task::yield_now().await;
+    let early = process.note("Thing", "t", "NOTED", json!({})).await;
+    let known = completions.wait(early.command_id.unwrap());
+    tokio::time::timeout(SOON, known).await.unwrap().unwrap();
+    let command = process.send("Thing", "t", "ECHO", json!({})).await;
+    let waiting = tokio::spawn({
+        let completions = completions.clone();
+        async move { completions.wait(command.event_id).await }
+    });
+    tokio::task::yield_now().await;
+    process.note("Thing", "t", "NOTED", json!({})).await;
+    assert!(!waiting.is_finished(), "another command's outcome");
+    let letter = ParkRequest { consumer: "c", record: &command, reason: "fault", error: String::new() };
+    process.parking.park(letter).await.unwrap();
+    process.parking.discard(parking::letter_id("c", command.event_id), "no", "alice").await.unwrap();
+    tokio::time::timeout(SOON, waiting).await.unwrap().unwrap().unwrap();
+    stop.cancel();
+    following.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn progress_wakes_when_the_last_of_the_named_is_past() {
+    let progress = Progress::default();
+    let names = ["a".to_owned(), "b".to_owned()];
+    progress.register("a", P0, Position(0));
+    let waiting = tokio::spawn({
+        let (progress, names) = (progress.clone(), names.clone());
+        async move { progress.wait_for(&names, P0, Position(4)).await }
+    });
+    progress.publish("a", P0, Position(9), None);
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished(), "b is not known");
+    progress.register("b", P0, Position(4));
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished(), "b has not handled it");
+    progress.publish("b", P0, Position(5), None);
+    tokio::time::timeout(SOON, waiting).await.unwrap().unwrap();
+    progress.publish("a", P0, Position(1), None);
+    assert_eq!(progress.get("a", P0), Some(Position(9)), "never backwards");
+}

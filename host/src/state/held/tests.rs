@@ -90,3 +90,27 @@ fn the_oldest_are_tried_first() {
     let tried: Vec<u64> = held.take_due(ms(0), 2).into_iter().map(|(_, place)| place.position.0).collect();
     assert_eq!(tried, vec![1, 2]);
 }
+
+#[test]
+fn a_release_goes_back_to_the_parked_event_whatever_came_since() {
+    let mut held = Held::default();
+    let a = aggregate("a");
+    // Parked by an earlier run: this one knows only what came later.
+    held.park(&a, place(9));
+    held.release(&a, Place { position: Position(u64::MAX), sequence: Sequence(3) });
+    let taken = held.take_due(ms(0), 10);
+    assert_eq!(taken, vec![(a, Place { position: Position(9), sequence: Sequence(3) })]);
+}
+
+#[test]
+fn an_aggregate_with_more_to_do_stays_noted() {
+    let mut held = Held::default();
+    let a = aggregate("a");
+    held.fail(&a, place(2), ms(0));
+    held.take_due(ms(50), 10);
+    held.advanced(&a);
+    assert_eq!((held.least(), held.waiting()), (Some(Position(2)), 1));
+    held.rearm(ms(50));
+    held.take_due(ms(50), 10);
+    assert_eq!(held.fail(&a, place(2), ms(50)), 1, "its failures are forgotten");
+}
