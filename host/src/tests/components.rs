@@ -1,5 +1,5 @@
-//! Real components for tests: those that `cargo xtask build` leaves, the misbehaving ones of `tests/abuse`, and handlers
-//! loaded from them.
+//! Real components for tests: those that `cargo xtask build` leaves, the misbehaving ones of `tests/abuse`, and
+//! handlers loaded from them.
 
 use std::path::PathBuf;
 use std::process::Command as Process;

@@ -147,11 +147,13 @@ impl Worker {
                 () = stop.cancelled() => break,
                 changed = end.changed() => if changed.is_err() { break },
                 // The messages are hints for what `work` reads from the log; taking them is all they need.
-                taken = take_hints(&mut *subscription, self.options.batch_max), if listens => if let Err(error) = taken {
-                    // The log's end wakes as well: hints are asked for again after the next sleep.
-                    self.paused(&error.into());
-                    listens = false;
-                },
+                taken = take_hints(&mut *subscription, self.options.batch_max), if listens => {
+                    // The log's end wakes as well: after an error, hints are asked for again after the next sleep.
+                    if let Err(error) = taken {
+                        self.paused(&error.into());
+                        listens = false;
+                    }
+                }
                 released = releases.recv() => match released {
                     Ok(release) if release.consumer == self.options.consumer => self.release(&release),
                     Ok(_) => {}

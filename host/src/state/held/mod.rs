@@ -11,8 +11,8 @@ use crate::event_store::Record;
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 /// Longest pause between two attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Aggregates that may wait before a consumer stops reading on: some megabytes, and more than ever wait unless a part is
-/// away that all of them need.
+/// Aggregates that may wait before a consumer stops reading on: some megabytes, and more than ever wait unless a part
+/// is away that all of them need.
 pub const WAITING_MAX: usize = 10_000;
 
 #[derive(Debug, Clone)]
@@ -98,8 +98,8 @@ impl Held {
         }
     }
 
-    /// Notes that nothing of an aggregate waits any more: its failures are forgotten, and so is the aggregate, unless it
-    /// was held again since it was taken.
+    /// Notes that nothing of an aggregate waits any more: its failures are forgotten, and so is the aggregate, unless
+    /// it was held again since it was taken.
     pub fn progressed(&mut self, aggregate: &Aggregate) {
         if let Some(entry) = self.entries.get_mut(aggregate) {
             entry.failures = 0;
