@@ -28,8 +28,8 @@ use crate::state::{Completions, Parking, Progress, States};
 /// Bytes of folded states kept in memory.
 const STATES_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// How long committed segments wait to be indexed together. Readers find them in memory meanwhile; a start after a crash
-/// folds as much again.
+/// How long committed segments wait to be indexed together. Readers find them in memory meanwhile; a start after a
+/// crash folds as much again.
 const INDEX_LINGER_MS: u64 = 25;
 
 /// Everything the services of a process share.

@@ -57,7 +57,8 @@ pub(super) async fn run(log: Arc<Log>) -> Result<(), Error> {
     }
 }
 
-/// Waits for more segments to share a transaction: readers find what is not indexed in memory, so nobody is kept waiting.
+/// Waits for more segments to share a transaction: readers find what is not indexed in memory, so nobody is kept
+/// waiting.
 async fn linger(log: &Log, segments: &[Arc<Folded>], committing: &mut watch::Receiver<bool>) {
     let events: usize = segments.iter().map(|folded| folded.segment.events.len()).sum();
     let linger_ms = log.shared.options.index_linger_ms;
