@@ -1,12 +1,14 @@
 //! Drives the built binary from outside, as clients and operators do: starts it, talks HTTP to it, kills it, and reads
 //! what it left on the disk. Knows the contract only: nothing of the host's code is used here.
 
+mod abuse;
 mod client;
 mod log;
 mod problem;
 mod server;
 mod shop;
 
+pub use abuse::abuse;
 pub use client::{Answer, Client};
 pub use log::{Event, Log};
 pub use problem::Problem;
