@@ -21,7 +21,7 @@ const STREAMS_ESTIMATED: usize = 16_384;
 pub enum At {
     /// After the event with this sequence.
     Sequence(u64),
-    /// After the last event whose segment was recorded at or before this time.
+    /// After the last event whose `occurred_at` is not later than this time.
     Time(Timestamp),
 }
 
@@ -70,13 +70,33 @@ impl States {
     pub async fn load_at(&self, aggregate: &Aggregate, at: At) -> Result<Folded, Error> {
         let active = self.handler(aggregate)?;
         let mut stream = Stream::new(aggregate.clone(), &active.handler);
-        let wanted = |record: &Record| match at {
-            At::Sequence(sequence) => record.sequence.0 <= sequence,
-            At::Time(time) => record.recorded_at <= time,
+        let last = match at {
+            At::Sequence(sequence) => Sequence(sequence),
+            At::Time(time) => self.last_by(aggregate, time).await?,
         };
+        let wanted = |record: &Record| record.sequence <= last;
         self.extend(&mut stream, wanted).await?;
         let folded = tokio::task::spawn_blocking(move || stream.fold(&active.handler)).await;
         folded.expect("folding does not panic")
+    }
+
+    /// Sequence of the last event that had occurred by a time. Times need not grow from event to event: commands carry
+    /// that of their acceptance, and clocks may be set back.
+    async fn last_by(&self, aggregate: &Aggregate, time: Timestamp) -> Result<Sequence, Error> {
+        let (mut seen, mut last) = (Sequence(0), Sequence(0));
+        loop {
+            let records = self.events.stream(aggregate, seen, LOAD_RECORDS_MAX).await?;
+            for record in &records {
+                let stored = |source| Error::Stored { aggregate: aggregate.clone(), source };
+                if record.envelope().map_err(stored)?.occurred_at <= time {
+                    last = record.sequence;
+                }
+                seen = record.sequence;
+            }
+            if records.len() < LOAD_RECORDS_MAX {
+                return Ok(last);
+            }
+        }
     }
 
     /// The stream of an aggregate up to the committed end, not necessarily folded.

@@ -85,13 +85,14 @@ async fn past_states_by_sequence_and_by_time() {
     let process = process().await;
     deposits(&process, 3).await;
     let records = process.stream("Thing", "t").await;
+    let occurred = |index: usize| records[index].envelope().unwrap().occurred_at;
     for (at, wanted) in [
         (At::Sequence(0), None),
         (At::Sequence(2), Some(json!(2))),
         (At::Sequence(99), Some(json!(3))),
-        (At::Time(records[0].recorded_at), Some(json!(1))),
-        (At::Time(records[1].recorded_at.plus_ms(999)), Some(json!(2))),
-        (At::Time(records[0].recorded_at.plus_ms(-1)), None),
+        (At::Time(occurred(0)), Some(json!(1))),
+        (At::Time(occurred(1).plus_ms(999)), Some(json!(2))),
+        (At::Time(occurred(0).plus_ms(-1)), None),
     ] {
         let folded = process.states.load_at(&thing(), at).await.unwrap();
         assert_eq!(balance(&folded), wanted, "{at:?}");
