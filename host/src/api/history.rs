@@ -26,7 +26,7 @@ const TYPES_MAX: usize = 64;
     params(
         ("aggregate_type" = String, Path), ("aggregate_id" = String, Path),
         ("at_seq" = Option<u64>, Query, description = "after the event with this sequence"),
-        ("at_time" = Option<String>, Query, description = "after the last event that had occurred by this RFC 3339 time"),
+        ("at_time" = Option<String>, Query, description = "after the last event that occurred by this RFC 3339 time"),
     ),
     responses((status = 200, body = AggregateBody<'_>), (status = 404, body = ProblemBody))
 )]
