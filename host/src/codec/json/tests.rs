@@ -163,8 +163,8 @@ proptest! {
 
     #[test]
     fn exactness_is_equality_with_the_shortest_decimal(mantissa in 0u64.., shift in 0i32..25) {
-        // Not `{:e}`: of two shortest forms equally near, the standard library takes another than ECMAScript, which takes
-        // the even one (913480661059445.25 is written …445.2).
+        // Not `{:e}`: of two shortest forms equally near, ECMAScript takes the even one (913480661059445.25 is written
+        // …445.2) and the standard library the other.
         let shortest = serde_json::to_string(&format!("{mantissa}e-{shift}").parse::<f64>().unwrap()).unwrap();
         let (digits, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
