@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::fold::{Deployment, State, Version};
 use super::record::{Contract, Finding, Manifest};
 use crate::domain::{AggregateType, Digest, event_topic, event_type};
-use crate::sandbox::Version as SchemaVersion;
+use crate::sandbox::{Version as SchemaVersion, World};
 
 /// Handlers by name.
 pub type Handlers = BTreeMap<String, Deployment>;
@@ -113,6 +113,10 @@ pub fn candidate_refusals(name: &str, candidate: Candidate<'_>, all: &Handlers) 
         }
     }
     events(name, candidate, all, &mut found);
+    if candidate.world == World::Upcaster.as_str() {
+        let message = "this host does not call upcasters yet; let handlers fold every version that is stored";
+        found.push(Finding::new("world_not_served", message.into()));
+    }
     found
 }
 

@@ -72,6 +72,13 @@ fn each_broken_contract_is_refused_by_its_name() {
 }
 
 #[test]
+fn an_upcaster_is_not_activated_while_nothing_would_call_it() {
+    let manifest = with(|m| m.emits.clear());
+    let world = World::default().upload("newer", 1, "upcaster-handler", &manifest);
+    assert_eq!(world.against("newer", 1), ["world_not_served"]);
+}
+
+#[test]
 fn a_name_belongs_to_the_world_that_took_it_first() {
     let manifest = with(|_| ());
     let all = World::default().upload("account", 1, INSTANCE, &manifest).0;
