@@ -38,9 +38,14 @@ impl Shop {
     pub async fn create(client: Client) -> anyhow::Result<Shop> {
         let body = json!({"name": "shop", "description": "for tests"});
         client.completed(client.post("/api/v1/database/create", &body).await?).await?;
+        let mut seen = Value::Null;
         for class in classes() {
-            client.completed(client.post("/api/v1/database/shop/ontology", &class).await?).await?;
+            seen = client.completed(client.post("/api/v1/database/shop/ontology", &class).await?).await?;
         }
+        // Completed is not projected: whoever reads without a token finds the database and its classes from here on.
+        let token = seen["consistency_token"].as_str().unwrap_or_default();
+        let reader = client.with("consistency-token", token).with("prefer", "wait=30");
+        reader.get("/api/v1/database/shop/ontology").await?.expect(200)?;
         Ok(Shop { client })
     }
 

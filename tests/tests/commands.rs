@@ -70,17 +70,14 @@ async fn warn_mode_answers_other_content_as_the_first() {
     let shop = Shop::create(server.client()).await.unwrap();
     let mut body = create("w1", "Pen");
     body["command_id"] = json!(fresh_id());
-    shop.client.completed(shop.client.post("/api/v1/commands", &body).await.unwrap()).await.unwrap();
+    let first = shop.client.completed(shop.client.post("/api/v1/commands", &body).await.unwrap()).await.unwrap();
     body["payload"]["data"]["name"] = json!("Ink");
     let again = shop.client.post("/api/v1/commands", &body).await.unwrap();
     assert!(again.status < 300, "{}", again.text());
     assert_eq!(again.header("idempotency-replayed"), Some("true"));
     let metrics = shop.client.get("/metrics").await.unwrap().text();
     assert!(metrics.contains("carryall_idempotency_mismatches 1"), "{metrics}");
-    assert_eq!(
-        shop.client.get("/api/v1/instances/shop/Product/w1").await.unwrap().expect(200).unwrap()["data"]["name"],
-        "Pen"
-    );
+    assert_eq!(shop.read("Product", "w1", &first).await.unwrap()["data"]["name"], "Pen");
 }
 
 #[tokio::test]
