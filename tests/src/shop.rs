@@ -45,6 +45,7 @@ impl Shop {
         // Completed is not projected: whoever reads without a token finds the database and its classes from here on.
         let token = seen["consistency_token"].as_str().unwrap_or_default();
         let reader = client.with("consistency-token", token).with("prefer", "wait=30");
+        reader.get("/api/v1/database/exists/shop").await?.expect(200)?;
         reader.get("/api/v1/database/shop/ontology").await?.expect(200)?;
         Ok(Shop { client })
     }
