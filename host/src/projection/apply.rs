@@ -12,7 +12,7 @@ use crate::port;
 use crate::port::read_model::{Batch, Change, Document, DocumentKey, EventChanges};
 use crate::port::registry::{Claimed, Finished, Status};
 use crate::sandbox::{ActiveHandler, Failure, FetchedDocument, Handler, Ordering, RecordedEvent};
-use crate::state::{Error, EventView, ParkRequest, Place, finished};
+use crate::state::{Error, EventView, ParkRequest, Place, finished, offload};
 
 /// How long an aggregate waits whose event another process holds.
 const WAIT: Duration = Duration::from_millis(200);
@@ -231,7 +231,7 @@ impl Projector {
         run: impl FnOnce(&Handler, &[RecordedEvent<'_>]) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Stopped> {
         let (records, active) = (records.clone(), active.clone());
-        let task = tokio::task::spawn_blocking(move || {
+        offload(move || {
             let views: Vec<EventView<'_>> = records
                 .iter()
                 .map(EventView::of)
@@ -239,8 +239,8 @@ impl Projector {
                 .map_err(|e| Stopped::Poison { reason: "fault", message: e.to_string() })?;
             let events: Vec<RecordedEvent<'_>> = views.iter().map(EventView::event).collect();
             run(&active.handler, &events).map_err(|failure| stopped(&failure))
-        });
-        task.await.expect("calling a handler does not panic")
+        })
+        .await
     }
 
     /// A failed attempt: tried again with back-off, parked after the last.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::{Error, Folded, Stream};
+use super::{Error, Folded, Stream, offload};
 use crate::domain::{Aggregate, Sequence, Timestamp};
 use crate::event_store::{EventStore, Record};
 use crate::sandbox::{ActiveHandler, Catalog};
@@ -76,8 +76,7 @@ impl States {
         };
         let wanted = |record: &Record| record.sequence <= last;
         self.extend(&mut stream, wanted).await?;
-        let folded = tokio::task::spawn_blocking(move || stream.fold(&active.handler)).await;
-        folded.expect("folding does not panic")
+        offload(move || stream.fold(&active.handler)).await
     }
 
     /// Sequence of the last event that had occurred by a time. Times need not grow from event to event: commands carry
@@ -162,7 +161,7 @@ impl States {
         self.cache.remove(aggregate);
     }
 
-    /// The states of several aggregates as of the committed end; guests run in one blocking task.
+    /// The states of several aggregates as of the committed end; guests run in one go.
     pub async fn load_many(&self, aggregates: Vec<Aggregate>) -> Vec<(Aggregate, Result<Folded, Error>)> {
         let mut answers = Vec::with_capacity(aggregates.len());
         let mut read = Vec::with_capacity(aggregates.len());
@@ -180,7 +179,7 @@ impl States {
             let fold = move || {
                 read.into_iter().map(|(mut stream, active)| (stream.fold(&active.handler), stream)).collect::<Vec<_>>()
             };
-            for (folded, stream) in tokio::task::spawn_blocking(fold).await.expect("folding does not panic") {
+            for (folded, stream) in offload(fold).await {
                 let aggregate = stream.aggregate().clone();
                 if folded.is_ok() {
                     self.keep(stream);
@@ -194,8 +193,7 @@ impl States {
     }
 
     async fn fold_off_io(&self, mut stream: Stream, active: Arc<ActiveHandler>) -> Result<Folded, Error> {
-        let task = tokio::task::spawn_blocking(move || stream.fold(&active.handler).map(|folded| (folded, stream)));
-        let (folded, stream) = task.await.expect("folding does not panic")?;
+        let (folded, stream) = offload(move || stream.fold(&active.handler).map(|folded| (folded, stream))).await?;
         self.keep(stream);
         Ok(folded)
     }

@@ -1,11 +1,11 @@
-//! Decides a wave of commands, at most one of each aggregate, in the sandbox. Guests run on blocking threads, never on
-//! those that do I/O; what they need to read is fetched between rounds.
+//! Decides a wave of commands, at most one of each aggregate, in the sandbox. What guests need to read is fetched
+//! between rounds.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use tokio::task::JoinSet;
+use futures_util::future::join_all;
 use uuid::Uuid;
 
 use super::outcome::{Decided, Ending, HostRefusal, appends};
@@ -16,7 +16,7 @@ use crate::error::{Classified, Kind};
 use crate::event_store::Record;
 use crate::metrics::Metrics;
 use crate::sandbox::{ActiveHandler, AggregateRef, CallContext, Command, Decision, Failure, ReadValue};
-use crate::state::{Error, Folded, States, Stream};
+use crate::state::{Error, Folded, States, Stream, offload};
 
 /// Rounds of `needs` for one command (design §3).
 const NEEDS_ROUNDS_MAX: usize = 8;
@@ -130,16 +130,16 @@ async fn decide_together(states: &States, metrics: &Metrics, jobs: Vec<Job>, now
 async fn run(open: Vec<Open>, metrics: &Metrics, now: Timestamp) -> Vec<Step> {
     let size = open.len().div_ceil(*CORES).max(JOBS_PER_TASK_MIN);
     let mut open = open.into_iter();
-    let mut tasks = JoinSet::new();
+    let mut tasks = Vec::new();
     loop {
         let chunk: Vec<Open> = open.by_ref().take(size).collect();
         if chunk.is_empty() {
             break;
         }
         let metrics = metrics.clone();
-        tasks.spawn_blocking(move || chunk.into_iter().map(|job| job.advance(&metrics, now)).collect::<Vec<_>>());
+        tasks.push(offload(move || chunk.into_iter().map(|job| job.advance(&metrics, now)).collect::<Vec<_>>()));
     }
-    tasks.join_all().await.into_iter().flatten().collect()
+    join_all(tasks).await.into_iter().flatten().collect()
 }
 
 /// Loads states that some job asked for and none has loaded yet in this wave.
