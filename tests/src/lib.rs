@@ -6,6 +6,7 @@ mod client;
 mod log;
 mod problem;
 mod server;
+pub mod services;
 mod shop;
 
 pub use abuse::abuse;

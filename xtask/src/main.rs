@@ -1,7 +1,8 @@
-//! The project's own commands, run as `cargo xtask <command>`. Needs cargo and a C compiler, nothing else; installs the
-//! wasm target itself and says plainly what it cannot install.
+//! The project's own commands, run as `cargo xtask <command>`. Needs cargo and a C compiler; installs the wasm target
+//! and the servers of the tests itself, and says plainly what it cannot install.
 
 mod handlers;
+mod services;
 mod steps;
 mod test;
 
@@ -16,7 +17,8 @@ cargo xtask <command>
   build      handlers to wasm (target/handlers/), then the release binary (target/release/carryall)
   handlers   only the handlers to wasm
   up         build, then run `carryall serve` on the embedded default until Ctrl-C
-  test       format, lints, tidy and every test of the workspace
+  test       format, lints, tidy and every test of the workspace, on real servers
+  services   up | down | status [postgres] [minio] [kafka]: those servers, on free loopback ports
 ";
 
 fn main() -> ExitCode {
@@ -27,6 +29,10 @@ fn main() -> ExitCode {
         ["handlers"] => handlers::build(&workspace),
         ["up", rest @ ..] => build(&workspace).and_then(|()| up(&workspace, rest)),
         ["test"] => test::run(&workspace),
+        ["services", rest @ ..] => services::run(&workspace, rest).and_then(|all_up| {
+            anyhow::ensure!(all_up, "not everything is up");
+            Ok(())
+        }),
         [] | ["help" | "--help" | "-h"] => {
             return match std::io::stdout().write_all(HELP.as_bytes()) {
                 Ok(()) => ExitCode::SUCCESS,

@@ -1,13 +1,15 @@
 //! `cargo xtask test`: everything that must hold before a change is merged, in the order of what fails fastest. One
 //! profile and one set of features for all host-side steps, so that each dependency is compiled once for checking and
-//! once for running.
+//! once for running. The tests run on real servers: those the environment names, else ones that are started here and
+//! stopped at the end.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 
 use crate::handlers;
+use crate::services::Services;
 use crate::steps::{Workspace, say};
 
 #[cfg(test)]
@@ -15,12 +17,25 @@ mod tests;
 
 pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
     workspace.run("check the format", &["fmt", "--all", "--check"])?;
+    let services = Services::of(workspace)?;
+    std::thread::scope(|scope| {
+        // MinIO's first build is minutes of one core: beside cargo's.
+        let servers = scope.spawn(|| services.for_tests());
+        let built = build(workspace);
+        let servers = servers.join().map_err(|_| anyhow!("the thread that starts the servers panicked"))?;
+        let servers = servers.context("the servers that the tests run on cannot be had")?;
+        let tested = built.and_then(|()| tests(workspace, &services.variables()));
+        let stopped = servers.stop();
+        tested.and(stopped)
+    })
+}
+
+fn build(workspace: &Workspace) -> anyhow::Result<()> {
     handlers::build(workspace)?;
     workspace.run("lint", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
     // With --all-targets the features of dependencies are the ones the tests use: nothing is compiled twice, and the
     // binary the black-box tests start is this one.
-    workspace.run("build the host and all tests", &["build", "--workspace", "--all-targets", "--locked"])?;
-    tests(workspace)
+    workspace.run("build the host and all tests", &["build", "--workspace", "--all-targets", "--locked"])
 }
 
 /// What cargo's summary lines add up to.
@@ -49,12 +64,13 @@ impl Tally {
 }
 
 /// Runs all tests and shows their output as it comes, then the sum.
-fn tests(workspace: &Workspace) -> anyhow::Result<()> {
+fn tests(workspace: &Workspace, servers: &[(&str, String)]) -> anyhow::Result<()> {
     say("==> run all tests");
     let mut child = workspace
         .cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
         .env("CARRYALL_BIN", workspace.dev_binary())
         .env("CARRYALL_COMPONENTS", workspace.target.join("handlers"))
+        .envs(servers.iter().filter(|(name, _)| std::env::var_os(name).is_none()).map(|(name, value)| (name, value)))
         .stdout(Stdio::piped())
         .spawn()
         .context("start cargo test")?;

@@ -393,7 +393,8 @@ fn host_name(inputs: &Inputs) -> String {
 }
 
 /// Variables that begin with `CARRYALL_` but are read by the tools around the host, never by it.
-const OTHER_VARIABLES: [&str; 4] = ["CARRYALL_CONFIG", "CARRYALL_URL", "CARRYALL_BIN", "CARRYALL_COMPONENTS"];
+const OTHER_VARIABLES: [&str; 5] =
+    ["CARRYALL_CONFIG", "CARRYALL_URL", "CARRYALL_BIN", "CARRYALL_COMPONENTS", "CARRYALL_SERVICES_CACHE"];
 
 fn notes(values: &Values, inputs: &Inputs) -> Vec<String> {
     let mut notes = Vec::new();
@@ -416,7 +417,8 @@ fn notes(values: &Values, inputs: &Inputs) -> Vec<String> {
     }
     for name in inputs.environment.keys().filter(|name| name.starts_with("CARRYALL_")) {
         let known = SETTINGS.iter().any(|setting| setting.variable == name);
-        if !known && !OTHER_VARIABLES.contains(&name.as_str()) {
+        let of_tests = name.starts_with("CARRYALL_TEST_");
+        if !known && !of_tests && !OTHER_VARIABLES.contains(&name.as_str()) {
             notes.push(format!("{name} is no setting of this program and has no effect; is it misspelt?"));
         }
     }

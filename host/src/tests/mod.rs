@@ -3,6 +3,10 @@
 
 pub mod components;
 pub mod failing;
+// One file for the tests inside and outside of the host; each adapter's tests use their part.
+#[allow(dead_code)]
+#[path = "../../../tests/src/services.rs"]
+pub mod services;
 
 use std::sync::Arc;
 use std::time::Duration;
