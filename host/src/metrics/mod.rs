@@ -30,6 +30,7 @@ struct Inner {
     lag_events: IntGaugeVec,
     commit: Commit,
     syncs: IntCounterVec,
+    sql_statements: IntCounterVec,
     sandbox_seconds: HistogramVec,
     sandbox_fuel: HistogramVec,
     http_seconds: HistogramVec,
@@ -90,6 +91,13 @@ pub enum Sync {
     Object,
 }
 
+/// What a statement to a database server does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sql {
+    Read,
+    Write,
+}
+
 impl Metrics {
     /// A fresh set, all zero.
     pub fn new() -> Metrics {
@@ -109,6 +117,11 @@ impl Metrics {
             lag_events: add.gauges("projection_lag_events", "Events not yet handled", &["handler"]),
             commit,
             syncs: add.counters("carryall_syncs", "Durable writes of the object store", &["what"]),
+            sql_statements: add.counters(
+                "carryall_sql_statements",
+                "Statements sent to the database server: each is one round trip",
+                &["what"],
+            ),
             sandbox_seconds: add.histograms(
                 "carryall_sandbox_seconds",
                 "One call into a handler",
@@ -170,6 +183,15 @@ impl Metrics {
             Sync::Object => "object",
         };
         Counter(self.0.syncs.with_label_values(&[label]))
+    }
+
+    /// Counts statements to the database server of one sort.
+    pub fn sql(&self, what: Sql) -> Counter {
+        let label = match what {
+            Sql::Read => "read",
+            Sql::Write => "write",
+        };
+        Counter(self.0.sql_statements.with_label_values(&[label]))
     }
 
     /// One answered request. `route` is the route's pattern, never the path asked for.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::connection::Arguments;
 use super::{Database, Hex, corrupt, failed, get, int, json, limit, unsigned};
+use crate::adapter::rows::{aggregate, digest, follow, stream_key, write_side};
 use crate::domain::{
     Aggregate, AggregateId, AggregateType, Digest, EventKind, Partition, Position, SegmentNumber, Sequence,
 };
@@ -222,34 +223,6 @@ impl Index for Database {
     }
 }
 
-/// The watermark after these segments; refuses segments that do not follow one another (I2).
-fn follow(from: &Watermark, segments: &[SegmentRows]) -> Result<Watermark> {
-    let mut at = from.clone();
-    for segment in segments {
-        let dense = (at.next_position.0..).zip(&segment.events).all(|(position, event)| event.position.0 == position);
-        if segment.segment != at.segments || segment.first_position != at.next_position || !dense {
-            return Err(corrupt(format!("segment {} does not follow segment count {}", segment.segment, at.segments)));
-        }
-        at = Watermark {
-            segments: SegmentNumber(segment.segment.0 + 1),
-            next_position: Position(at.next_position.0 + segment.events.len() as u64),
-            digest: segment.digest,
-        };
-    }
-    Ok(at)
-}
-
-fn write_side(kind: &str) -> String {
-    format!("write_side:{kind}")
-}
-
-fn stream_key(aggregate: &Aggregate) -> i64 {
-    let digest = Digest::of(format!("{}/{}", aggregate.kind, aggregate.id).as_bytes());
-    let mut head = [0u8; 8];
-    head.copy_from_slice(&digest.0[..8]);
-    i64::from_be_bytes(head)
-}
-
 fn event_columns(event: &EventRow) -> impl serde::Serialize + '_ {
     let place = i64::from(event.partition.0) << POSITION_BITS | int(event.position.0);
     (
@@ -270,7 +243,6 @@ fn event_columns(event: &EventRow) -> impl serde::Serialize + '_ {
 fn event_row(row: &SqliteRow, first: usize) -> Result<EventRow> {
     let place = unsigned(row, first)?;
     let partition = u16::try_from(place >> POSITION_BITS).map_err(|_| corrupt("a place has no partition"))?;
-    let name = |error: crate::domain::IdError| corrupt(error.to_string());
     let command_id: Option<&[u8]> = get(row, first + 8)?;
     let fingerprint: Option<&[u8]> = get(row, first + 9)?;
     Ok(EventRow {
@@ -278,10 +250,7 @@ fn event_row(row: &SqliteRow, first: usize) -> Result<EventRow> {
         partition: Partition(partition),
         segment: SegmentNumber(unsigned(row, first + 5)?),
         position: Position(place & ((1 << POSITION_BITS) - 1)),
-        aggregate: Aggregate {
-            kind: AggregateType::parse(get(row, first + 3)?).map_err(name)?,
-            id: AggregateId::parse(get(row, first + 4)?).map_err(name)?,
-        },
+        aggregate: aggregate(get(row, first + 3)?, get(row, first + 4)?)?,
         sequence: Sequence(unsigned(row, first + 2)?),
         kind: if get::<i64>(row, first + 6)? == 1 { EventKind::Command } else { EventKind::Domain },
         event_type: get::<&str>(row, first + 7)?.into(),
@@ -292,8 +261,4 @@ fn event_row(row: &SqliteRow, first: usize) -> Result<EventRow> {
 
 fn uuid(bytes: &[u8]) -> Result<Uuid> {
     Uuid::from_slice(bytes).map_err(|_| corrupt("an event id has not 16 bytes"))
-}
-
-fn digest(bytes: &[u8]) -> Result<Digest> {
-    bytes.try_into().map(Digest).map_err(|_| corrupt("a digest has not 32 bytes"))
 }

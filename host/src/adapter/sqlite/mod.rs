@@ -25,6 +25,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::SqliteConnection;
 
 use self::connection::{Readers, Writer};
+use super::rows::{WHAT, corrupt, int, limit};
 use crate::port::index::Index;
 use crate::port::read_model::ReadModel;
 use crate::port::registry::{DeadLetters, Registry};
@@ -35,7 +36,6 @@ pub const FILE_NAME: &str = "carryall.db";
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
-const WHAT: &str = "the database";
 const SQLITE_CORRUPT: u32 = 11;
 const SQLITE_NOT_A_DATABASE: u32 = 26;
 
@@ -226,15 +226,6 @@ impl std::fmt::Display for Hex<'_> {
     }
 }
 
-/// SQL integers are signed; no count of this program reaches 2^63.
-fn int(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn limit(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
 /// One field of a row by place; the statements here fix the types.
 fn get<'r, T>(row: &'r sqlx::sqlite::SqliteRow, column: usize) -> Result<T>
 where
@@ -247,8 +238,4 @@ where
 fn unsigned(row: &sqlx::sqlite::SqliteRow, column: usize) -> Result<u64> {
     let number: i64 = get(row, column)?;
     u64::try_from(number).map_err(|_| corrupt(format!("a count is {number}")))
-}
-
-fn corrupt(reason: impl Into<String>) -> Error {
-    Error::Corrupt { what: WHAT, reason: reason.into() }
 }

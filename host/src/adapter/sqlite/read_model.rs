@@ -10,11 +10,11 @@ use uuid::Uuid;
 
 use super::connection::{Arguments, Turn};
 use super::{Database, corrupt, failed, get, int, json, search};
-use crate::domain::{Aggregate, AggregateId, AggregateType, Partition, Position};
+use crate::adapter::rows::{aggregate, left, ours};
+use crate::domain::{Partition, Position};
 use crate::port::Result;
 use crate::port::read_model::plan::{Plan, belongs, document_words, edges_words, node_words};
-use crate::port::read_model::{AppliedBatch, Batch, Document, DocumentKey, Edge, EventChanges, Node, Query, ReadModel};
-use crate::port::registry::Finished;
+use crate::port::read_model::{AppliedBatch, Batch, Document, DocumentKey, Edge, Node, Query, ReadModel};
 
 // A row of another owner: its owner would become NULL, which the column refuses. Edges are replaced where their set has
 // an older version or none yet, so before the sets get theirs; those that stay are not touched.
@@ -116,7 +116,7 @@ impl ReadModel for Database {
         let none = HashSet::new();
         let plan = Plan::of(batch.events.iter().enumerate());
         if plan.foreign.is_empty() {
-            let finished = ours(&batch.finished, &none);
+            let finished = claims(&batch, &none);
             match self.inner.writer.run(WRITE, arguments(&batch, &plan, &finished, batch.checkpoint)).await {
                 Ok(_) => return Ok(AppliedBatch::default()),
                 Err(error) if is_refusal(&error) => {}
@@ -126,7 +126,7 @@ impl ReadModel for Database {
         let mut turn = self.inner.writer.turn().await.map_err(failed)?;
         let find = Arguments::default()
             .with(batch.consumer.to_owned())
-            .with(json(&ours(&batch.finished, &none)))
+            .with(json(&claims(&batch, &none)))
             .with(batch.owner.to_string());
         let lost = turn.run(BEGIN_AND_FIND_LOST_CLAIMS, find).await.map_err(failed)?;
         let id = |row| get::<&str>(row, 0)?.parse::<Uuid>().map_err(|_| corrupt("an event id is no UUID"));
@@ -134,7 +134,7 @@ impl ReadModel for Database {
         let foreign = find_foreign(&mut turn, &batch, &lost).await?;
         if foreign.is_empty() {
             let plan = Plan::of(left(&batch.events, &lost, &HashSet::new()));
-            let finished = ours(&batch.finished, &lost);
+            let finished = claims(&batch, &lost);
             let checkpoint = if lost.is_empty() { batch.checkpoint } else { None };
             turn.run(WRITE_REST, arguments(&batch, &plan, &finished, checkpoint)).await.map_err(failed)?;
         } else {
@@ -187,19 +187,9 @@ fn is_refusal(error: &sqlx::Error) -> bool {
     words.contains("claims_are_ours") || words.contains(".owner_id")
 }
 
-/// Each claim once, without those lost.
-fn ours<'a>(finished: &'a [Finished], lost: &HashSet<Uuid>) -> Vec<(&'a Uuid, u32)> {
-    let mut seen = HashSet::with_capacity(finished.len());
-    let own = finished.iter().filter(|f| !lost.contains(&f.event_id) && seen.insert(f.event_id));
-    own.map(|f| (&f.event_id, f.attempt)).collect()
-}
-
-fn left<'a, 'b>(
-    events: &'a [EventChanges],
-    lost: &'b HashSet<Uuid>,
-    foreign: &'b HashSet<usize>,
-) -> impl Iterator<Item = (usize, &'a EventChanges)> {
-    events.iter().enumerate().filter(|(index, event)| !lost.contains(&event.event_id) && !foreign.contains(index))
+/// Each claim once, without those lost, as columns.
+fn claims<'a>(batch: &'a Batch<'_>, lost: &HashSet<Uuid>) -> Vec<(&'a Uuid, u32)> {
+    ours(batch, lost).into_iter().map(|f| (&f.event_id, f.attempt)).collect()
 }
 
 /// Events that write to rows of others. An event found so claims nothing for itself: the next round is without it.
@@ -254,11 +244,6 @@ async fn find_foreign(turn: &mut Turn<'_>, batch: &Batch<'_>, lost: &HashSet<Uui
             return Ok(found);
         }
     }
-}
-
-pub(super) fn aggregate(kind: &str, id: &str) -> Result<Aggregate> {
-    let refused = |error: crate::domain::IdError| corrupt(error.to_string());
-    Ok(Aggregate { kind: AggregateType::parse(kind).map_err(refused)?, id: AggregateId::parse(id).map_err(refused)? })
 }
 
 fn arguments(

@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
 
 use super::connection::Arguments;
-use super::read_model::aggregate;
 use super::{Database, corrupt, failed, get, json, limit, unsigned};
+use crate::adapter::rows::aggregate;
 use crate::port::Result;
 use crate::port::read_model::{Document, DocumentKey, Edge, Filter, Node, Operator, Query, matching};
 

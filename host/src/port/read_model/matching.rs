@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Filter, Operator};
 
 /// Nesting of values that is looked into; deeper text is not found.
-const DEPTH_MAX: usize = 64;
+pub const DEPTH_MAX: usize = 64;
 
 /// The words of a text: runs of letters and digits, in lower case.
 pub fn words(text: &str) -> impl Iterator<Item = String> + '_ {

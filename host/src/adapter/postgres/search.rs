@@ -1,0 +1,165 @@
+//! The read model's reads. SQL finds candidates by key, prefix and terms; what a filter means is decided by the one
+//! function that every read model uses.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use sqlx::postgres::PgRow;
+
+use super::connection::{Arguments, Pool};
+use super::{get, terms, unsigned};
+use crate::adapter::rows::{aggregate, corrupt, limit};
+use crate::port::Result;
+use crate::port::read_model::{Document, DocumentKey, Edge, Filter, Node, Query, matching};
+
+/// Candidates fetched at once when a filter may drop some.
+const FILTER_STEP: usize = 256;
+/// Above every id: ids have at most 1,024 bytes.
+const HIGHEST: char = '\u{10FFFF}';
+const HIGHEST_CHARS: usize = 257;
+
+macro_rules! columns {
+    () => {
+        "d.collection, d.id, d.owner_type, d.owner_id, d.version, d.body::text"
+    };
+}
+
+const DOCUMENTS: &str = concat!(
+    "SELECT ",
+    columns!(),
+    ", a.slot
+  FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS a (collection, id, slot)
+  JOIN documents d ON d.build = $1 AND d.collection = a.collection AND d.id = a.id
+ WHERE d.body IS NOT NULL"
+);
+
+macro_rules! candidates {
+    ($and:literal) => {
+        concat!(
+            "SELECT ",
+            columns!(),
+            "
+  FROM documents d
+ WHERE d.build = $1 AND d.collection = $2 AND d.id > $3 AND d.id >= $4 AND d.id < $5 AND d.body IS NOT NULL ",
+            $and,
+            " ORDER BY d.id LIMIT $6"
+        )
+    };
+}
+
+const BY_KEY: &str = candidates!("");
+const BY_TERMS: &str = candidates!("AND d.terms @> $7::text[]");
+
+const OUTGOING: &str = "
+SELECT source_kind, source_id, predicate, target_kind, target_id FROM graph_edges
+ WHERE build = $1 AND source_kind = $2 AND source_id = $3
+   AND (predicate, target_kind, target_id) > ($6, $7, $8)
+ ORDER BY predicate, target_kind, target_id LIMIT $9";
+
+const INCOMING: &str = "
+SELECT source_kind, source_id, predicate, target_kind, target_id FROM graph_edges
+ WHERE build = $1 AND target_kind = $2 AND target_id = $3
+   AND (source_kind, source_id, predicate) > ($4, $5, $6)
+ ORDER BY source_kind, source_id, predicate LIMIT $9";
+
+pub(super) async fn documents(pool: &Pool, build: &str, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let arguments = Arguments::default()
+        .with(build)
+        .with(keys.iter().map(|key| key.collection.as_str()).collect::<Vec<_>>())
+        .with(keys.iter().map(|key| key.id.as_str()).collect::<Vec<_>>());
+    let mut found = vec![None; keys.len()];
+    for row in &pool.read(DOCUMENTS, arguments).await? {
+        // Ordinality counts from one.
+        let slot = usize::try_from(unsigned(row, 6)?).ok().and_then(|slot| found.get_mut(slot.wrapping_sub(1)));
+        *slot.ok_or_else(|| corrupt("a row answers no question"))? = Some(document(row)?);
+    }
+    Ok(found)
+}
+
+pub(super) async fn search(pool: &Pool, query: &Query) -> Result<Vec<Document>> {
+    let words = query.text.as_deref().into_iter().flat_map(terms::of_text);
+    let wanted: Vec<String> = words.chain(query.filters.iter().flat_map(terms::of_filter)).collect();
+    let end =
+        matching::prefix_end(&query.id_prefix).unwrap_or_else(|| std::iter::repeat_n(HIGHEST, HIGHEST_CHARS).collect());
+    let step = if query.filters.is_empty() { query.limit } else { query.limit.max(FILTER_STEP) };
+    let mut found = Vec::new();
+    let mut after = query.after.clone().unwrap_or_default();
+    while found.len() < query.limit {
+        let arguments = Arguments::default()
+            .with(query.build.as_str())
+            .with(query.collection.as_str())
+            .with(after)
+            .with(query.id_prefix.as_str())
+            .with(end.as_str())
+            .with(limit(step));
+        let rows = if wanted.is_empty() {
+            pool.read(BY_KEY, arguments).await?
+        } else {
+            pool.read(BY_TERMS, arguments.with(&wanted)).await?
+        };
+        for row in &rows {
+            let document = document(row)?;
+            if found.len() < query.limit && passes(&document, &query.filters)? {
+                found.push(document);
+            }
+        }
+        match rows.last() {
+            Some(last) if rows.len() == step => after = get(last, 1)?,
+            _ => break,
+        }
+    }
+    Ok(found)
+}
+
+fn passes(document: &Document, filters: &[Filter]) -> Result<bool> {
+    if filters.is_empty() {
+        return Ok(true);
+    }
+    let body: Value = serde_json::from_str(document.body.get()).map_err(|_| corrupt("a document is no JSON"))?;
+    Ok(matching::passes(&body, filters))
+}
+
+pub(super) async fn edges(
+    pool: &Pool,
+    build: &str,
+    node: &Node,
+    outgoing: bool,
+    after: Option<&Edge>,
+    count: usize,
+) -> Result<Vec<Edge>> {
+    // Nothing that is stored is empty: every edge comes after empty names.
+    let text = |part: fn(&Edge) -> &String| after.map_or("", |edge| part(edge));
+    let arguments = Arguments::default()
+        .with(build)
+        .with(node.kind.as_str())
+        .with(node.id.as_str())
+        .with(text(|edge| &edge.source.kind))
+        .with(text(|edge| &edge.source.id))
+        .with(text(|edge| &edge.predicate))
+        .with(text(|edge| &edge.target.kind))
+        .with(text(|edge| &edge.target.id))
+        .with(limit(count));
+    let rows = pool.read(if outgoing { OUTGOING } else { INCOMING }, arguments).await?;
+    let edge = |row: &PgRow| {
+        Ok(Edge {
+            source: Node { kind: get(row, 0)?, id: get(row, 1)? },
+            predicate: get(row, 2)?,
+            target: Node { kind: get(row, 3)?, id: get(row, 4)? },
+        })
+    };
+    rows.iter().map(edge).collect()
+}
+
+fn document(row: &PgRow) -> Result<Document> {
+    let body: String = get(row, 5)?;
+    Ok(Document {
+        key: DocumentKey { collection: get(row, 0)?, id: get(row, 1)? },
+        body: Arc::from(RawValue::from_string(body).map_err(|_| corrupt("a document is no JSON"))?),
+        owner: aggregate(get(row, 2)?, get(row, 3)?)?,
+        version: unsigned(row, 4)?,
+    })
+}

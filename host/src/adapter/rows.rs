@@ -1,0 +1,81 @@
+//! What the SQL adapters share: how things of the ports become columns, and what rows must never say. Names no vendor.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use crate::domain::{Aggregate, AggregateId, AggregateType, Digest, IdError, Position, SegmentNumber};
+use crate::port::index::{SegmentRows, Watermark};
+use crate::port::read_model::{Batch, EventChanges};
+use crate::port::registry::Finished;
+use crate::port::{Error, Result};
+
+/// What errors call either of them.
+pub(super) const WHAT: &str = "the database";
+
+pub(super) fn corrupt(reason: impl Into<String>) -> Error {
+    Error::Corrupt { what: WHAT, reason: reason.into() }
+}
+
+/// SQL integers are signed; no count of this program reaches 2^63.
+pub(super) fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn limit(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+pub(super) fn aggregate(kind: &str, id: &str) -> Result<Aggregate> {
+    let refused = |error: IdError| corrupt(error.to_string());
+    Ok(Aggregate { kind: AggregateType::parse(kind).map_err(refused)?, id: AggregateId::parse(id).map_err(refused)? })
+}
+
+pub(super) fn digest(bytes: &[u8]) -> Result<Digest> {
+    bytes.try_into().map(Digest).map_err(|_| corrupt("a digest has not 32 bytes"))
+}
+
+/// The watermark after these segments; refuses segments that do not follow one another (I2).
+pub(super) fn follow(from: &Watermark, segments: &[SegmentRows]) -> Result<Watermark> {
+    let mut at = from.clone();
+    for segment in segments {
+        let dense = (at.next_position.0..).zip(&segment.events).all(|(position, event)| event.position.0 == position);
+        if segment.segment != at.segments || segment.first_position != at.next_position || !dense {
+            return Err(corrupt(format!("segment {} does not follow segment count {}", segment.segment, at.segments)));
+        }
+        at = Watermark {
+            segments: SegmentNumber(segment.segment.0 + 1),
+            next_position: Position(at.next_position.0 + segment.events.len() as u64),
+            digest: segment.digest,
+        };
+    }
+    Ok(at)
+}
+
+/// The `handler` of the heads of a type's streams.
+pub(super) fn write_side(kind: &str) -> String {
+    format!("write_side:{kind}")
+}
+
+/// A compact key of an aggregate; readers check the full names.
+pub(super) fn stream_key(aggregate: &Aggregate) -> i64 {
+    let digest = Digest::of(format!("{}/{}", aggregate.kind, aggregate.id).as_bytes());
+    let mut head = [0u8; 8];
+    head.copy_from_slice(&digest.0[..8]);
+    i64::from_be_bytes(head)
+}
+
+/// Each claim of a batch once, without those lost.
+pub(super) fn ours<'a>(batch: &'a Batch<'_>, lost: &HashSet<Uuid>) -> Vec<&'a Finished> {
+    let mut seen = HashSet::with_capacity(batch.finished.len());
+    batch.finished.iter().filter(|f| !lost.contains(&f.event_id) && seen.insert(f.event_id)).collect()
+}
+
+/// Events of a batch that are neither lost nor foreign, with their index.
+pub(super) fn left<'a>(
+    events: &'a [EventChanges],
+    lost: &HashSet<Uuid>,
+    foreign: &HashSet<usize>,
+) -> impl Iterator<Item = (usize, &'a EventChanges)> {
+    events.iter().enumerate().filter(|(index, event)| !lost.contains(&event.event_id) && !foreign.contains(index))
+}
