@@ -286,7 +286,7 @@ impl Projector {
 /// Takes what the bus has. Cancel-safe.
 async fn take_hints(subscription: &mut dyn Subscription, max: usize) -> Result<(), port::Error> {
     subscription.poll(max).await?;
-    subscription.acknowledge().await
+    subscription.acknowledge(1).await
 }
 
 /// Sleeps; lets others run when there is no time to sleep.

@@ -19,6 +19,10 @@ struct Recorder {
 
 #[async_trait]
 impl Bus for Recorder {
+    fn follows_log(&self) -> bool {
+        true
+    }
+
     async fn publish(&self, messages: Vec<Message>) -> port::Result<()> {
         let refuses = {
             let mut left = self.refusals.lock();

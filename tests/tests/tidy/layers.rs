@@ -66,6 +66,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("wasmtime_wasi", &["sandbox"]),
     ("carryall_code_cache", &["sandbox"]),
     ("sqlx", &["adapter"]),
+    ("rdkafka", &["adapter"]),
     ("axum", &["api"]),
     ("tower", &["api"]),
     ("utoipa", &["api"]),

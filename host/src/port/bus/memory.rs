@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Bus, Delivery, Message, Subscription};
+use super::{Bus, Delivery, Message, Share, Subscription};
 use crate::port::Result;
 
 /// Bounds of the queue of one group.
@@ -60,8 +60,8 @@ struct Member {
     id: u64,
     topics: Vec<String>,
     waiting: VecDeque<Arc<Message>>,
-    /// Polled and not acknowledged.
-    given: VecDeque<Arc<Message>>,
+    /// Polled and not acknowledged, by poll.
+    given: VecDeque<Vec<Arc<Message>>>,
     ready: Arc<Notify>,
 }
 
@@ -91,6 +91,10 @@ impl Default for InProcessBus {
 
 #[async_trait]
 impl Bus for InProcessBus {
+    fn follows_log(&self) -> bool {
+        true
+    }
+
     /// Dropped half-way, a prefix was taken.
     async fn publish(&self, messages: Vec<Message>) -> Result<()> {
         let _turn = self.shared.publishing.lock().await;
@@ -209,7 +213,9 @@ impl InProcessSubscription {
         let Some(member) = member else { return Vec::new() };
         let count = max.max(1).min(member.waiting.len());
         let taken: Vec<_> = member.waiting.drain(..count).collect();
-        member.given.extend(taken.iter().cloned());
+        if !taken.is_empty() {
+            member.given.push_back(taken.clone());
+        }
         taken
     }
 }
@@ -227,18 +233,23 @@ impl Subscription for InProcessSubscription {
         }
     }
 
-    async fn acknowledge(&mut self) -> Result<()> {
+    async fn acknowledge(&mut self, polls: usize) -> Result<()> {
         let mut groups = self.shared.groups.lock();
         if let Some(group) = groups.get_mut(&self.group)
             && let Some(member) = group.members.iter_mut().find(|member| member.id == self.member)
         {
-            for message in std::mem::take(&mut member.given) {
-                group.forget(&message);
-            }
+            let polls = polls.min(member.given.len());
+            let done: Vec<_> = member.given.drain(..polls).flatten().collect();
+            done.iter().for_each(|message| group.forget(message));
         }
         drop(groups);
         self.shared.room.notify_waiters();
         Ok(())
+    }
+
+    /// Every member looks after every partition: within a process nothing is divided.
+    fn share(&self) -> Share {
+        Share::whole()
     }
 }
 
@@ -247,13 +258,13 @@ impl Drop for InProcessSubscription {
         let mut groups = self.shared.groups.lock();
         if let Some(group) = groups.get_mut(&self.group) {
             if let Some(place) = group.members.iter().position(|member| member.id == self.member) {
-                // What was given comes before what waits: it is older.
-                let mut gone = group.members.remove(place);
-                gone.given.append(&mut gone.waiting);
-                for message in gone.given {
+                let gone = group.members.remove(place);
+                // It is older than what the others got when this member had it in hand: it comes first, in its order.
+                let left: Vec<_> = gone.given.into_iter().flatten().chain(gone.waiting).collect();
+                for message in left.into_iter().rev() {
                     match group.member_for(&message) {
                         Some(member) => {
-                            member.waiting.push_back(message);
+                            member.waiting.push_front(message);
                             member.ready.notify_one();
                         }
                         None => group.forget(&message),
@@ -273,8 +284,9 @@ impl Drop for InProcessSubscription {
 fn delivery(message: &Arc<Message>) -> Delivery {
     Delivery {
         coordinates: format!("{}/{}/{}", message.topic, message.partition, message.position),
-        message: Message::clone(message),
-        trusted: true,
+        topic: message.topic.clone(),
+        value: message.value.clone(),
+        place: Some((message.partition, message.position)),
     }
 }
 

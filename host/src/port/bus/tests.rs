@@ -28,11 +28,11 @@ async fn a_full_group_makes_the_publisher_wait_until_it_acknowledges() {
     tokio::pin!(publish);
     assert!(tokio::time::timeout(Duration::from_millis(20), publish.as_mut()).await.is_err());
     assert_eq!(quick.poll(9).await.unwrap().len(), 2);
-    quick.acknowledge().await.unwrap();
+    quick.acknowledge(1).await.unwrap();
     assert_eq!(slow.poll(9).await.unwrap().len(), 2);
     assert!(tokio::time::timeout(Duration::from_millis(20), publish.as_mut()).await.is_err());
     assert_eq!(bus.unacknowledged("slow"), 2);
-    slow.acknowledge().await.unwrap();
+    slow.acknowledge(1).await.unwrap();
     publish.await.unwrap();
     assert_eq!(quick.poll(9).await.unwrap().len(), 1);
     assert_eq!(slow.poll(9).await.unwrap().len(), 1);
@@ -47,7 +47,7 @@ async fn bytes_are_bounded_but_one_great_message_passes() {
     tokio::pin!(next);
     assert!(tokio::time::timeout(Duration::from_millis(20), next.as_mut()).await.is_err());
     worker.poll(1).await.unwrap();
-    worker.acknowledge().await.unwrap();
+    worker.acknowledge(1).await.unwrap();
     next.await.unwrap();
 }
 
@@ -71,9 +71,9 @@ async fn a_publisher_that_gives_up_holds_nobody_up() {
     let given_up = bus.publish(vec![message(TOPIC, "a", 1)]);
     assert!(tokio::time::timeout(Duration::from_millis(20), given_up).await.is_err());
     assert_eq!(worker.poll(9).await.unwrap().len(), 1);
-    worker.acknowledge().await.unwrap();
+    worker.acknowledge(1).await.unwrap();
     bus.publish(vec![message(TOPIC, "a", 2)]).await.unwrap();
-    assert_eq!(worker.poll(9).await.unwrap()[0].message.position.0, 2);
+    assert_eq!(worker.poll(9).await.unwrap()[0].place.unwrap().1.0, 2);
 }
 
 #[tokio::test]
@@ -82,5 +82,5 @@ async fn a_group_starts_when_it_subscribes() {
     bus.publish(vec![message(TOPIC, "a", 0)]).await.unwrap();
     let mut late = join(&bus, "late").await;
     bus.publish(vec![message(TOPIC, "a", 1)]).await.unwrap();
-    assert_eq!(late.poll(9).await.unwrap()[0].message.position.0, 1);
+    assert_eq!(late.poll(9).await.unwrap()[0].place.unwrap().1.0, 1);
 }

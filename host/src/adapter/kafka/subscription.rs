@@ -1,0 +1,233 @@
+//! The consuming side: one member of a consumer group. Which slots it has decides the first of its topics, so that the
+//! answer is one whatever the group's assignor does with the others.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use parking_lot::Mutex;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance, StreamConsumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::publish::{PARTITION, POSITION, STORE};
+use super::{HEARTBEAT_INTERVAL, Options, Quiet, SESSION_TIMEOUT, blocking, client, discard, failed};
+use crate::domain::{Partition, Position};
+use crate::port::Result;
+use crate::port::bus::{Delivery, Share, Subscription};
+
+/// Bytes that one poll gives, when there is more than one message.
+const POLL_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Kilobytes fetched ahead; messages are checked faster than they come.
+const FETCHED_AHEAD_KB_MAX: &str = "8192";
+
+/// A topic by its full name, and one of its partitions.
+type Place = (String, i32);
+
+/// Hears from the client what the member was assigned.
+struct Member {
+    first_topic: String,
+    slots: u32,
+    assigned: Mutex<BTreeSet<Place>>,
+    share: watch::Sender<Share>,
+}
+
+impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Quiet.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Quiet.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Member {
+    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Revoke(list) = rebalance {
+            let gone = places(list);
+            self.change(|assigned| assigned.retain(|place| !gone.contains(place)));
+        }
+    }
+
+    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Assign(list) = rebalance {
+            self.change(|assigned| assigned.extend(places(list)));
+        }
+    }
+}
+
+impl Member {
+    fn change(&self, change: impl FnOnce(&mut BTreeSet<Place>)) {
+        let mut assigned = self.assigned.lock();
+        change(&mut assigned);
+        let mine = assigned.iter().filter(|(topic, _)| *topic == self.first_topic);
+        let slots = mine.filter_map(|(_, partition)| u32::try_from(*partition).ok()).collect();
+        self.share.send_replace(Share { slots, of: self.slots });
+    }
+}
+
+fn places(list: &TopicPartitionList) -> Vec<Place> {
+    list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect()
+}
+
+/// One member of one group.
+pub(super) struct KafkaSubscription {
+    options: Arc<Options>,
+    /// Taken when this is dropped, and only then.
+    consumer: Option<Arc<StreamConsumer<Member>>>,
+    share: watch::Receiver<Share>,
+    /// Where the group goes on after each poll that is not acknowledged.
+    polls: VecDeque<BTreeMap<Place, i64>>,
+    /// Acknowledged, and not yet known to be committed.
+    uncommitted: BTreeMap<Place, i64>,
+}
+
+impl std::fmt::Debug for KafkaSubscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaSubscription").field("share", &*self.share.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl KafkaSubscription {
+    /// Joins a group. `topics` by their full names.
+    pub(super) fn join(
+        options: Arc<Options>,
+        group: &str,
+        topics: &[String],
+        slots: &BTreeMap<String, u32>,
+    ) -> Result<KafkaSubscription> {
+        let first_topic = topics.first().cloned().unwrap_or_default();
+        let (sender, share) = watch::channel(Share::default());
+        let member = Member {
+            slots: slots.get(&first_topic).copied().unwrap_or(1),
+            first_topic,
+            assigned: Mutex::default(),
+            share: sender,
+        };
+        let consumer: StreamConsumer<Member> = client(&options)
+            .set("group.id", format!("{}{group}", options.prefix))
+            .set("session.timeout.ms", SESSION_TIMEOUT.as_millis().to_string())
+            .set("heartbeat.interval.ms", HEARTBEAT_INTERVAL.as_millis().to_string())
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("auto.offset.reset", "earliest")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("allow.auto.create.topics", "false")
+            .set("queued.max.messages.kbytes", FETCHED_AHEAD_KB_MAX)
+            .create_with_context(member)
+            .map_err(|error| failed(&error))?;
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).map_err(|error| failed(&error))?;
+        Ok(KafkaSubscription {
+            options,
+            consumer: Some(Arc::new(consumer)),
+            share,
+            polls: VecDeque::new(),
+            uncommitted: BTreeMap::new(),
+        })
+    }
+
+    fn consumer(&self) -> &Arc<StreamConsumer<Member>> {
+        self.consumer.as_ref().expect("a subscription has its consumer until it is dropped")
+    }
+
+    fn delivery(&self, message: &BorrowedMessage<'_>) -> Delivery {
+        let topic = message.topic();
+        Delivery {
+            topic: topic.strip_prefix(&self.options.prefix).unwrap_or(topic).to_owned(),
+            value: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
+            place: place(message, self.options.store),
+            coordinates: format!("{topic}/{}/{}", message.partition(), message.offset()),
+        }
+    }
+}
+
+/// Where the headers say that the log of this store holds the event.
+fn place(message: &BorrowedMessage<'_>, store: Uuid) -> Option<(Partition, Position)> {
+    let headers = message.headers()?;
+    let text = |key: &str| {
+        let header = headers.iter().find(|header| header.key == key)?;
+        std::str::from_utf8(header.value?).ok()
+    };
+    if Uuid::parse_str(text(STORE)?).ok()? != store {
+        return None;
+    }
+    Some((Partition(text(PARTITION)?.parse().ok()?), Position(text(POSITION)?.parse().ok()?)))
+}
+
+#[async_trait]
+impl Subscription for KafkaSubscription {
+    async fn poll(&mut self, max: usize) -> Result<Vec<Delivery>> {
+        if self.share.has_changed().unwrap_or(false) {
+            self.share.borrow_and_update();
+            return Ok(Vec::new());
+        }
+        let consumer = self.consumer().clone();
+        let (mut deliveries, mut next, mut bytes) = (Vec::new(), BTreeMap::new(), 0);
+        // Both branches are cancel-safe, and nothing is awaited once a message is in hand.
+        let first = tokio::select! {
+            first = consumer.recv() => first,
+            changed = self.share.changed() => {
+                // The sender lives as long as the consumer does.
+                return changed.map(|()| Vec::new()).map_err(|_| failed(&KafkaError::Canceled));
+            }
+        };
+        let mut received = Some(first);
+        while let Some(message) = received.take() {
+            let message = match message {
+                Ok(message) => message,
+                Err(error) if deliveries.is_empty() => return Err(failed(&error)),
+                // It comes again when there is nothing else to give, or has healed.
+                Err(_) => break,
+            };
+            next.insert((message.topic().to_owned(), message.partition()), message.offset() + 1);
+            let delivery = self.delivery(&message);
+            bytes += delivery.value.len();
+            deliveries.push(delivery);
+            if deliveries.len() < max && bytes < POLL_BYTES_MAX {
+                received = consumer.recv().now_or_never();
+            }
+        }
+        self.polls.push_back(next);
+        Ok(deliveries)
+    }
+
+    async fn acknowledge(&mut self, polls: usize) -> Result<()> {
+        for next in self.polls.drain(..polls.min(self.polls.len())) {
+            self.uncommitted.extend(next);
+        }
+        // What is another member's now is its to commit.
+        let assigned = self.consumer().context().assigned.lock().clone();
+        self.uncommitted.retain(|place, _| assigned.contains(place));
+        if self.uncommitted.is_empty() {
+            return Ok(());
+        }
+        let mut offsets = TopicPartitionList::with_capacity(self.uncommitted.len());
+        for ((topic, partition), offset) in &self.uncommitted {
+            offsets.add_partition_offset(topic, *partition, Offset::Offset(*offset)).map_err(|error| failed(&error))?;
+        }
+        let consumer = self.consumer().clone();
+        blocking(move || consumer.commit(&offsets, CommitMode::Sync)).await.map_err(|error| failed(&error))?;
+        self.uncommitted.clear();
+        Ok(())
+    }
+
+    fn share(&self) -> Share {
+        self.share.borrow().clone()
+    }
+}
+
+impl Drop for KafkaSubscription {
+    /// Leaves the group, so that the others take over at once. That takes an answer of the brokers.
+    fn drop(&mut self) {
+        discard(self.consumer.take());
+    }
+}
