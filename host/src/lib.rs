@@ -16,6 +16,7 @@ pub mod deploy;
 pub mod domain;
 pub mod error;
 pub mod event_store;
+pub mod failpoint;
 pub mod metrics;
 pub mod port;
 pub mod projection;

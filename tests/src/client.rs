@@ -162,6 +162,17 @@ impl Client {
         Ok(status)
     }
 
+    /// All items of a list, page after page.
+    pub async fn pages(&self, path: &str, list: &str) -> anyhow::Result<Vec<Value>> {
+        let (mut all, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("{path}?limit=1000{after}")).await?.expect(200)?;
+            all.extend(page[list].as_array().with_context(|| format!("{path} has no {list}"))?.iter().cloned());
+            let Some(next) = page["next"].as_str() else { return Ok(all) };
+            after = format!("&after={next}");
+        }
+    }
+
     /// `POST /api/v1/commands`.
     pub async fn command(
         &self,

@@ -13,7 +13,7 @@ pub use abuse::abuse;
 pub use client::{Answer, Client};
 pub use log::{Event, Log};
 pub use problem::Problem;
-pub use server::{ADMIN_TOKEN, Options, Server, binary, component, run_to_end};
+pub use server::{ADMIN_TOKEN, Options, Process, Server, binary, component, run_to_end};
 pub use shop::{Shop, classes};
 
 /// An id that no earlier run used.

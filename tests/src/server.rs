@@ -33,6 +33,28 @@ pub struct Server {
     address: String,
 }
 
+/// A process that is told things from outside.
+#[derive(Debug, Clone, Copy)]
+pub struct Process {
+    pid: u32,
+}
+
+impl Process {
+    /// Sends a signal, by its name without SIG.
+    pub fn signal(self, name: &str) -> anyhow::Result<()> {
+        let told = Command::new("kill").args([&format!("-{name}"), &self.pid.to_string()]).status();
+        ensure!(told.context("send a signal")?.success(), "SIG{name} cannot be sent");
+        Ok(())
+    }
+
+    /// Whether it stands still after a SIGSTOP.
+    pub fn is_stopped(self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        // The name before the state may hold anything, a parenthesis included.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    }
+}
+
 /// The operator's token of every host started here.
 pub const ADMIN_TOKEN: &str = "operator-token-of-the-black-box-tests";
 /// A first start compiles the bundled handlers, on a machine that runs many tests at once.
@@ -83,19 +105,23 @@ pub fn run_to_end(arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::R
 impl Server {
     /// Starts a host on a fresh folder and waits until it is ready.
     pub async fn start(options: Options) -> anyhow::Result<Server> {
-        let folder = tempfile::tempdir().context("make a folder")?;
-        Self::start_in(folder, options).await
+        let mut server = Self::begin(None, options)?;
+        server.wait_ready().await?;
+        keep_compiled(&server.data().join("cache"))?;
+        Ok(server)
     }
 
-    async fn start_in(folder: TempDir, options: Options) -> anyhow::Result<Server> {
+    /// Starts a host on a fresh folder, or on a copy of the data folder of another one at rest, and does not wait for
+    /// it: it may end before it is ready.
+    pub fn begin(data: Option<&Path>, options: Options) -> anyhow::Result<Server> {
+        let folder = tempfile::tempdir().context("make a folder")?;
+        match data {
+            Some(data) => copy(data, &folder.path().join("data"))?,
+            None => take_compiled(&folder.path().join("data/cache"))?,
+        }
         let address = free_address()?;
-        let compiled = folder.path().join("data/cache");
-        take_compiled(&compiled)?;
         let child = Self::spawn(folder.path(), &address, &options)?;
-        let mut server = Server { child, folder, options, address };
-        server.wait_ready().await?;
-        keep_compiled(&compiled)?;
-        Ok(server)
+        Ok(Server { child, folder, options, address })
     }
 
     fn spawn(folder: &Path, address: &str, options: &Options) -> anyhow::Result<Child> {
@@ -115,7 +141,8 @@ impl Server {
         command.spawn().context("start the host")
     }
 
-    async fn wait_ready(&mut self) -> anyhow::Result<()> {
+    /// Waits until the host is ready; an error when it ends before, or takes too long.
+    pub async fn wait_ready(&mut self) -> anyhow::Result<()> {
         let begin = Instant::now();
         let client = self.client();
         loop {
@@ -151,6 +178,11 @@ impl Server {
         self.child.id()
     }
 
+    /// The process as others on this machine see it.
+    pub fn process(&self) -> Process {
+        Process { pid: self.pid() }
+    }
+
     /// The data folder.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
@@ -175,9 +207,7 @@ impl Server {
 
     /// SIGTERM, and waits for the end.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
-        let pid = self.pid().to_string();
-        let told = Command::new("kill").args(["-TERM", &pid]).status().context("send SIGTERM")?;
-        ensure!(told.success(), "SIGTERM cannot be sent");
+        self.process().signal("TERM")?;
         let begin = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -186,6 +216,18 @@ impl Server {
             ensure!(begin.elapsed() < STOPPED_WITHIN, "goes on {STOPPED_WITHIN:?} after SIGTERM:\n{}", self.host_log());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// How the host ended, if it did.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Starts the host again on the same folder with other options, after a kill or an end. Its address is another one:
+    /// meanwhile a host of another test may have got the one before.
+    pub async fn start_again_with(&mut self, options: Options) -> anyhow::Result<()> {
+        (self.options, self.address) = (options, free_address()?);
+        self.start_again().await
     }
 
     /// Starts the host again on the same folder and address, after a kill or an end.

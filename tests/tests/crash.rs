@@ -38,16 +38,6 @@ async fn note(answer: &carryall_tests::Answer, accepted: &Accepted) -> Option<u6
     body["result"]["sequence_number"].as_u64()
 }
 
-async fn pages(client: &Client, path: &str, list: &str) -> Vec<Value> {
-    let (mut all, mut after) = (Vec::new(), String::new());
-    loop {
-        let page = client.get(&format!("{path}?limit=1000{after}")).await.unwrap().expect(200).unwrap();
-        all.extend(page[list].as_array().unwrap().iter().cloned());
-        let Some(next) = page["next"].as_str() else { return all };
-        after = format!("&after={next}");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigkill_under_load_loses_nothing_and_repeats_nothing() {
     let mut server = Server::start(Options::default()).await.unwrap();
@@ -84,7 +74,7 @@ async fn sigkill_under_load_loses_nothing_and_repeats_nothing() {
     let last = accepted.last().unwrap();
     let token = client.outcome(last).await.unwrap()["consistency_token"].as_str().unwrap().to_owned();
     let reader = client.with("consistency-token", &token).with("prefer", "wait=60");
-    let before = pages(&reader, "/api/v1/instances/shop/Product", "instances").await;
+    let before = reader.pages("/api/v1/instances/shop/Product", "instances").await.unwrap();
     let created = server.log().unwrap().events.iter().filter(|event| event.event_type() == "INSTANCE_CREATED").count();
     assert_eq!(before.len(), created, "the read model is not the log's fold");
 
@@ -95,7 +85,7 @@ async fn sigkill_under_load_loses_nothing_and_repeats_nothing() {
     let rebuilt = server.run(&["rebuild", "--json"]).unwrap();
     assert!(rebuilt.status.success(), "{}", String::from_utf8_lossy(&rebuilt.stderr));
     server.start_again().await.unwrap();
-    let after = pages(&reader, "/api/v1/instances/shop/Product", "instances").await;
+    let after = reader.pages("/api/v1/instances/shop/Product", "instances").await.unwrap();
     assert_eq!(before, after, "a rebuilt read model differs");
 }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Auth, Health, Services};
 use crate::config::{AccessRole, Config, Mismatch, Role, Token, ensure_admin_token};
 use crate::port::clock::Clock;
-use crate::{command, query};
+use crate::{command, failpoint, query};
 use consumers::Consumers;
 use parts::Parts;
 use supervisor::Supervisor;
@@ -37,6 +37,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
     for note in &config.notes {
         tracing::info!("{note}");
     }
+    failpoint::arm(config.failpoints.clone());
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}: another process may use the port", config.listen))?;

@@ -14,6 +14,7 @@ pub use access::{AccessError, AccessRole, Token, admin_token_path, ensure_admin_
 pub use settings::{Inputs, SETTINGS, Setting, Shown, Source, Values};
 
 use crate::domain::Digest;
+use crate::failpoint;
 
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,8 @@ pub struct Config {
     pub tokens: Option<Vec<Token>>,
     pub log: String,
     pub log_format: LogFormat,
+    /// Places where this process ends on purpose: a testing aid, never set in operation.
+    pub failpoints: Vec<failpoint::Plan>,
     /// What the operator should be told at the start: settings without effect, and why.
     pub notes: Vec<String>,
 }
@@ -155,6 +158,7 @@ impl Config {
         if admin_token.is_some_and(|token| token.len() < ADMIN_TOKEN_LENGTH_MIN) {
             reader.refuse("admin_token", format!("must have at least {ADMIN_TOKEN_LENGTH_MIN} characters"));
         }
+        let failpoints = reader.failpoints(inputs, listen);
         let refused_before = reader.problems.len();
         let lease_ms = reader.seconds("processed_event_lease_timeout_seconds", 1..=86_400);
         let heartbeat_ms = reader.seconds("processed_event_heartbeat_interval_seconds", 1..=3_600);
@@ -192,6 +196,7 @@ impl Config {
                 "log_format",
                 &[("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)],
             ),
+            failpoints,
             notes: notes(&values, inputs),
             data_dir,
         };
@@ -365,6 +370,23 @@ impl Reader<'_> {
         }
     }
 
+    /// A variable only: nothing that is written down to stay may arm them.
+    fn failpoints(&mut self, inputs: &Inputs, listen: Option<SocketAddr>) -> Vec<failpoint::Plan> {
+        let Some(text) = inputs.environment.get(FAILPOINTS) else { return Vec::new() };
+        let exposed = listen.is_some_and(|address| !address.ip().is_loopback());
+        let parsed = match failpoint::parse(text) {
+            Ok(plans) if exposed && !plans.is_empty() => {
+                Err("is a testing aid that kills this process: it is refused while other machines reach it".to_owned())
+            }
+            parsed => parsed,
+        };
+        parsed.unwrap_or_else(|message| {
+            let (setting, source) = (FAILPOINTS.to_owned(), Source::Environment.to_string());
+            self.problems.push(Problem { setting, source, message });
+            Vec::new()
+        })
+    }
+
     fn exposure(&mut self, listen: Option<SocketAddr>, tokens_configured: bool) {
         if listen.is_some_and(|address| !address.ip().is_loopback()) && !tokens_configured {
             self.refuse(
@@ -392,9 +414,12 @@ fn host_name(inputs: &Inputs) -> String {
         .unwrap_or_else(|| "localhost".into())
 }
 
-/// Variables that begin with `CARRYALL_` but are read by the tools around the host, never by it.
-const OTHER_VARIABLES: [&str; 5] =
-    ["CARRYALL_CONFIG", "CARRYALL_URL", "CARRYALL_BIN", "CARRYALL_COMPONENTS", "CARRYALL_SERVICES_CACHE"];
+/// Where a test arms fail points.
+const FAILPOINTS: &str = "CARRYALL_FAILPOINTS";
+
+/// Variables that begin with `CARRYALL_` and are no settings: most are read by the tools around the host, never by it.
+const OTHER_VARIABLES: [&str; 6] =
+    [FAILPOINTS, "CARRYALL_CONFIG", "CARRYALL_URL", "CARRYALL_BIN", "CARRYALL_COMPONENTS", "CARRYALL_SERVICES_CACHE"];
 
 fn notes(values: &Values, inputs: &Inputs) -> Vec<String> {
     let mut notes = Vec::new();

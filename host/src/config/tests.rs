@@ -54,6 +54,19 @@ fn flags_win_over_environment_over_file_over_defaults() {
 }
 
 #[test]
+fn fail_points_come_from_the_environment_and_never_where_others_reach() {
+    let armed = ("CARRYALL_FAILPOINTS", "append.after_put=kill@2");
+    let (config, _) = Config::load(&environment(&[armed])).unwrap();
+    assert_eq!(config.failpoints.len(), 1);
+    assert!(config.notes.is_empty(), "{:?}", config.notes);
+    assert!(Config::load(&Inputs::default()).unwrap().0.failpoints.is_empty());
+    assert!(one_refusal("CARRYALL_FAILPOINTS", "append.after_put").contains("point=action"));
+    let token = ("CARRYALL_ADMIN_TOKEN", "a-token-that-is-long-enough");
+    let problems = refused(&[armed, token, ("CARRYALL_LISTEN", "0.0.0.0:8000")]);
+    assert!(problems.len() == 1 && problems[0].message.contains("testing aid"), "{problems:?}");
+}
+
+#[test]
 fn every_key_has_its_own_names() {
     for (index, setting) in SETTINGS.iter().enumerate() {
         for other in &SETTINGS[..index] {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::error::Error;
 use crate::domain::Digest;
+use crate::failpoint;
 use crate::port::clock::Clock;
 use crate::port::object_store::{ObjectStore, PutNew};
 use crate::sandbox::{Catalog, Handler, Sandbox};
@@ -53,7 +54,10 @@ impl Components {
         let mut wait = std::time::Duration::from_millis(PUT_RETRY_MS);
         for _ in 0..PUT_ATTEMPTS_MAX {
             match self.objects.put_new(&key, bytes.clone()).await? {
-                PutNew::Created => return Ok(()),
+                PutNew::Created => {
+                    failpoint::pass("deploy.after_store");
+                    return Ok(());
+                }
                 PutNew::Exists => {
                     if self.objects.get(&key).await?.is_none_or(|stored| stored != bytes) {
                         tracing::warn!(%digest, "the stored component was damaged and is written again");

@@ -17,6 +17,7 @@ use crate::codec::envelope::DomainDraft;
 use crate::codec::json::Json;
 use crate::domain::{Aggregate, Digest, Partition, Position, Sequence, event_topic};
 use crate::event_store::{Append, AppendError, EventStore, Expected, Record};
+use crate::failpoint;
 use crate::port::clock::Clock;
 use crate::port::object_store::ObjectStore;
 use crate::sandbox::{Active, ActiveHandler, Catalog, Handler, Sandbox};
@@ -369,6 +370,7 @@ impl Deployments {
         };
         match self.inner.events.append(append).await {
             Ok(appended) => {
+                failpoint::pass("deploy.after_append");
                 self.fold(&appended.records)?;
                 Ok(true)
             }
@@ -407,6 +409,7 @@ impl Deployments {
         if !same || lacking.iter().any(|kind| !before.lacks(kind)) {
             let next = Active::new(next.into_values()).expect("the names are keys, and no type has two deciders");
             self.inner.catalog.replace(next.lacking(lacking));
+            failpoint::pass("deploy.after_swap");
         }
     }
 

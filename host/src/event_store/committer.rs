@@ -18,6 +18,7 @@ use super::view::{Folded, Relation, after, fold_heads};
 use super::{AppendError, Error, Record};
 use crate::codec::segment::{self, Header, Segment};
 use crate::domain::{Aggregate, Digest, SegmentNumber};
+use crate::failpoint;
 use crate::port;
 use crate::port::index::{Head, Lookup, Watermark};
 use crate::port::object_store::PutNew;
@@ -198,8 +199,10 @@ impl Committer {
             };
         }
         let segment = self.encode(batch, &judged);
+        failpoint::pass("append.before_put");
         match self.write(&segment, batch, &judged).await? {
             Written::Mine => {
+                failpoint::pass("append.after_put");
                 let took = self.log.shared.clock.monotonic().saturating_sub(started);
                 let metrics = self.log.shared.options.metrics.commit();
                 metrics.observe(segment.events.len(), segment.bytes.len(), took);
@@ -208,6 +211,7 @@ impl Committer {
                 self.log.view.lock().fold(Folded { segment: segment.clone(), heads });
                 // Readers see the end move first: whoever is answered finds what was written.
                 self.log.announce();
+                failpoint::pass("append.before_answer");
                 answer(batch, &mut judged, Some(&segment));
                 Ok(true)
             }

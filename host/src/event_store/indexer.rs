@@ -10,6 +10,8 @@ use super::Error;
 use super::log::Log;
 use super::view::{Folded, Relation, after, fold_heads, rows};
 use crate::domain::{Aggregate, SegmentNumber};
+use crate::failpoint;
+use crate::port;
 use crate::port::index::{Applied, SegmentRows, Watermark};
 
 /// Events that one transaction takes: long enough to be cheap, short enough not to hold the database.
@@ -73,7 +75,9 @@ async fn linger(log: &Log, segments: &[Arc<Folded>], committing: &mut watch::Rec
 
 async fn apply(log: &Log, from: &Watermark, segments: &[Arc<Folded>]) -> Result<(), Error> {
     let taken: Vec<SegmentRows> = segments.iter().map(|folded| rows(folded)).collect();
+    port::fail_at("index.before_apply")?;
     let applied = log.shared.index.apply(log.partition, from, &taken).await?;
+    failpoint::pass("index.after_apply");
     match applied {
         Applied::Done => {
             if let Some(last) = segments.last() {

@@ -16,6 +16,7 @@ use super::{Error, OpenReport, Options, Rebuilt};
 use crate::codec::segment::{NO_DIGEST, Segment};
 use crate::codec::store::{self, PARTITIONS_MAX, StoreMeta};
 use crate::domain::{Aggregate, Partition, Position, SegmentNumber};
+use crate::failpoint;
 use crate::port;
 use crate::port::clock::Clock;
 use crate::port::index::{Applied, Head, Index, Watermark};
@@ -210,6 +211,7 @@ async fn apply(log: &Arc<Log>) -> Result<(), Error> {
         let (from, segments) = log.view.lock().unindexed(APPLY_EVENTS_MAX);
         let Some(last) = segments.last() else { return Ok(()) };
         let taken: Vec<_> = segments.iter().map(|folded| rows(folded)).collect();
+        failpoint::pass("open.before_apply");
         match log.shared.index.apply(log.partition, &from, &taken).await? {
             Applied::Done => log.view.lock().indexed(&after(&last.segment)),
             // Another process folds the same: its work is ours.

@@ -9,6 +9,7 @@ pub mod read_model;
 pub mod registry;
 
 use crate::error::{Classified, Kind};
+use crate::failpoint;
 
 /// A failure of something behind a port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,3 +51,8 @@ impl Classified for Error {
 
 /// What every port call gives.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// A fail point before a call of a port: armed with `error`, the part behind it is away.
+pub fn fail_at(point: &'static str) -> Result<()> {
+    failpoint::fail(point).map_err(|injected| Error::Unavailable { what: "a part", reason: injected.to_string() })
+}

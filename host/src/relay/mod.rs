@@ -16,7 +16,7 @@ use crate::port::bus::{Bus, Message};
 use crate::port::clock::Clock;
 use crate::port::object_store::{ObjectStore, PutIf};
 use crate::state::{ConsumerState, Progress};
-use crate::{codec, port};
+use crate::{codec, failpoint, port};
 
 #[cfg(test)]
 mod tests;
@@ -163,7 +163,9 @@ impl Relay {
             let next = Position(last.position.0 + 1);
             let at = last.recorded_at;
             let count = records.len() as u64;
+            port::fail_at("relay.before_publish")?;
             self.bus.publish(records.into_iter().map(message).collect()).await?;
+            failpoint::pass("relay.after_publish");
             self.position = next;
             self.published += count;
             self.progress.publish(NAME, self.partition, next, Some(at));
@@ -198,9 +200,11 @@ impl Relay {
                 let segment = self.events.segment_of(self.partition, self.position).await?;
                 checkpoint.partitions.insert(self.partition.0, Place { segment, position: self.position });
                 checkpoint.updated_at = self.clock.now();
+                port::fail_at("checkpoint.before_store")?;
                 if self.objects.put_if(KEY, present, checkpoint.encode()).await? == PutIf::Changed {
                     continue;
                 }
+                failpoint::pass("checkpoint.after_store");
             }
             self.stored.0 = self.position;
         }

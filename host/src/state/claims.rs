@@ -10,6 +10,8 @@ use uuid::Uuid;
 use super::Error;
 use crate::domain::Aggregate;
 use crate::event_store::Record;
+use crate::failpoint;
+use crate::port;
 use crate::port::clock::Clock;
 use crate::port::registry::{Claim, Claimed, Finished, Owner, Registry, Status};
 
@@ -51,8 +53,10 @@ impl Claims {
         if claims.is_empty() {
             return Ok(Vec::new());
         }
+        port::fail_at("claim.before")?;
         let now = self.clock.now();
         let mut answers = self.registry.claim(&self.consumer, &self.owner, &claims, self.lease_ms, now).await?;
+        failpoint::pass("claim.after");
         for (record, answer) in records.into_iter().zip(&mut answers) {
             match answer {
                 Claimed::Yes { attempt } => {
@@ -88,7 +92,9 @@ impl Claims {
         if finished.is_empty() {
             return Ok(0);
         }
+        port::fail_at("done.before")?;
         let fenced = self.registry.done(&self.consumer, &self.owner, finished, self.clock.now()).await?;
+        failpoint::pass("done.after");
         self.settled(finished);
         if !fenced.is_empty() {
             tracing::info!(consumer = self.consumer, claims = fenced.len(), "claims were taken over");
@@ -105,7 +111,9 @@ impl Claims {
 
     /// Ends an attempt without an effect.
     pub async fn fail(&mut self, event: &Finished, status: Status, error: &str) -> Result<(), Error> {
+        port::fail_at("fail.before")?;
         self.registry.fail(&self.consumer, &self.owner, event, status, error, self.clock.now()).await?;
+        failpoint::pass("fail.after");
         self.open.remove(&event.event_id);
         Ok(())
     }

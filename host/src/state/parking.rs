@@ -19,6 +19,7 @@ use crate::domain::{
     Aggregate, AggregateId, AggregateType, EventKind, Partition, Position, Sequence, Timestamp, event_topic, event_type,
 };
 use crate::event_store::{Append, EventStore, Expected, Record};
+use crate::failpoint;
 use crate::port::clock::Clock;
 use crate::port::registry::{ClaimFilter, DeadLetter, DeadLetters, Registry, Status};
 
@@ -242,13 +243,17 @@ impl Parking {
             error,
             coordinates: None,
         };
-        self.record(PARKED, &note, "system").await
+        failpoint::pass("park.before_record");
+        self.record(PARKED, &note, "system").await?;
+        failpoint::pass("park.after_record");
+        Ok(())
     }
 
     /// Lets the aggregate of a dead letter go on, from the parked event, in order.
     pub async fn retry(&self, id: Uuid, actor: &str) -> Result<DeadLetter, Error> {
         let letter = self.parked_letter(id).await?;
         self.record(RELEASED, &note_of(&letter, ""), actor).await?;
+        failpoint::pass("release.after_record");
         self.reread(id).await
     }
 
@@ -260,6 +265,7 @@ impl Parking {
             let found = self.inner.events.find(&[event_id]).await?.pop().flatten();
             if let Some(command) = found.filter(|record| record.kind == EventKind::Command) {
                 self.cancel(&command, reason, actor).await?;
+                failpoint::pass("discard.after_cancel");
             }
         }
         self.record(DISCARDED, &note_of(&letter, reason), actor).await?;

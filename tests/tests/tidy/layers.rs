@@ -10,6 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("error", &[]),
     ("metrics", &[]),
+    ("failpoint", &[]),
     ("bundled", &[]),
     ("codec", BASE),
     ("port", BASE),
@@ -24,8 +25,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("replay", BELOW_SERVICES),
     ("query", BELOW_SERVICES),
     ("api", &["command", "query", "deploy", "replay", "state", "port", "codec", "domain", "error", "metrics"]),
-    ("adapter", &["port", "codec", "domain", "error", "metrics"]),
-    ("config", &["domain"]),
+    ("adapter", &["port", "codec", "domain", "error", "metrics", "failpoint"]),
+    ("config", &["domain", "failpoint"]),
     ("telemetry", &["config"]),
     (
         "app",
@@ -40,6 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "domain",
             "error",
             "event_store",
+            "failpoint",
             "metrics",
             "port",
             "projection",
@@ -55,10 +57,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &["app", "config", "domain", "error", "event_store", "metrics", "sandbox", "telemetry"]),
 ];
 
-const BASE: &[&str] = &["domain", "error"];
-const BELOW_STORES: &[&str] = &["port", "codec", "domain", "error", "metrics"];
-const BELOW_STATE: &[&str] = &["event_store", "sandbox", "port", "codec", "domain", "error", "metrics"];
-const BELOW_SERVICES: &[&str] = &["state", "event_store", "sandbox", "port", "codec", "domain", "error", "metrics"];
+const BASE: &[&str] = &["domain", "error", "failpoint"];
+const BELOW_STORES: &[&str] = &["port", "codec", "domain", "error", "metrics", "failpoint"];
+const BELOW_STATE: &[&str] = &["event_store", "sandbox", "port", "codec", "domain", "error", "metrics", "failpoint"];
+const BELOW_SERVICES: &[&str] =
+    &["state", "event_store", "sandbox", "port", "codec", "domain", "error", "metrics", "failpoint"];
 
 /// Crates that are named in these modules of the host only.
 const VENDORS: &[(&str, &[&str])] = &[
@@ -84,6 +87,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("sha2", &["domain", "codec", "sandbox"]),
     ("time", &["domain"]),
     ("tempfile", &["adapter", "cli"]),
+    ("rustix", &["failpoint"]),
 ];
 
 /// The module of the host a file belongs to.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod dependencies;
+mod failpoints;
 mod files;
 mod layers;
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::failpoint;
 use crate::metrics::{Counter, Metrics, Sync};
 use crate::port::object_store::{Listing, PutIf, PutNew};
 use crate::port::{Error, Result};
@@ -136,11 +137,13 @@ impl Files {
         let path = self.path(key)?;
         let parent = self.parent(&path).map_err(|e| failed(&e))?;
         let temporary = self.write_temporary(bytes).map_err(|e| failed(&e))?;
+        failpoint::pass("put.after_write");
         let answer = match fs::hard_link(&temporary.0, &path) {
             Ok(()) => PutNew::Created,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => PutNew::Exists,
             Err(error) => return Err(failed(&error)),
         };
+        failpoint::pass("put.after_link");
         // Also when it exists: the caller acts on the occupant, so it must be there to stay.
         match self.sync_folder(&parent) {
             Ok(()) => Ok(answer),

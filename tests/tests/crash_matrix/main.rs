@@ -1,0 +1,272 @@
+//! The crash matrix: the real binary is killed (SIGKILL), paused (SIGSTOP, late SIGCONT) and denied its parts at
+//! every named fail point (`host/src/failpoint.rs`), under load. Afterwards clients repeat everything they sent, with
+//! the same ids, and the log and the read model are audited: nothing accepted is lost, nothing is applied twice, numbers
+//! are dense, the read model is the fold of the log.
+#![allow(clippy::unwrap_used)]
+
+mod notebook;
+mod shop;
+mod work;
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use carryall_tests::{Options, Server};
+use tempfile::TempDir;
+use tokio::sync::Semaphore;
+
+use work::{Kind, Work};
+
+/// Hosts at once: some wait while others compute.
+const HOSTS: usize = 5;
+/// A point that was not met by then is never met.
+const REACHED_WITHIN: Duration = Duration::from_secs(30);
+/// Lines of a host's log that say why a case failed.
+const LOG_LINES: usize = 4;
+/// How long a paused host stands still: longer than the shortened lease below.
+const PAUSED: Duration = Duration::from_millis(1_300);
+
+/// Every point: the work that reaches it, and which times it acts.
+const MATRIX: &[(&str, Kind, &[u64])] = &[
+    ("append.before_put", Kind::Shop, &[1, 9]),
+    ("append.after_put", Kind::Shop, &[1, 9]),
+    ("append.before_answer", Kind::Shop, &[1, 9]),
+    ("put.after_write", Kind::Shop, &[3, 11]),
+    ("put.after_link", Kind::Shop, &[3, 11]),
+    ("index.before_apply", Kind::Shop, &[1, 5]),
+    ("index.after_apply", Kind::Shop, &[1, 5]),
+    ("claim.before", Kind::Shop, &[1, 7]),
+    ("claim.after", Kind::Shop, &[1, 7]),
+    ("done.before", Kind::Shop, &[1, 5]),
+    ("done.after", Kind::Shop, &[1, 5]),
+    ("relay.before_publish", Kind::Shop, &[1, 7]),
+    ("relay.after_publish", Kind::Shop, &[1, 7]),
+    ("checkpoint.before_store", Kind::Shop, &[1, 2]),
+    ("checkpoint.after_store", Kind::Shop, &[1, 2]),
+    ("fail.before", Kind::Notebook, &[1, 4]),
+    ("fail.after", Kind::Notebook, &[1, 5]),
+    ("park.before_record", Kind::Notebook, &[1, 2]),
+    ("park.after_record", Kind::Notebook, &[1, 2]),
+    ("release.after_record", Kind::Notebook, &[1]),
+    ("discard.after_cancel", Kind::Notebook, &[1]),
+    ("deploy.after_store", Kind::Deploy, &[1]),
+    ("deploy.after_append", Kind::Deploy, &[1, 2]),
+    ("deploy.after_swap", Kind::Deploy, &[1, 2]),
+    ("put.after_link", Kind::FirstStart, &[1]),
+    ("append.after_put", Kind::FirstStart, &[1, 4]),
+    ("index.after_apply", Kind::FirstStart, &[1]),
+    ("deploy.after_store", Kind::FirstStart, &[2]),
+    ("deploy.after_append", Kind::FirstStart, &[3]),
+    ("open.before_apply", Kind::WithoutDatabase, &[1]),
+];
+
+/// Steps that may fail without having done anything, and how often they do so in a row.
+const OUTAGES: &[(&str, u64)] = &[
+    ("index.before_apply", 4),
+    ("claim.before", 6),
+    ("done.before", 6),
+    ("relay.before_publish", 4),
+    ("checkpoint.before_store", 1),
+];
+
+/// Data folders of hosts at rest, to begin from.
+struct Prepared {
+    _folder: TempDir,
+    shop: PathBuf,
+    without_database: PathBuf,
+}
+
+impl Prepared {
+    /// A shop, and the handler of notebooks in its broken version.
+    async fn make() -> Arc<Prepared> {
+        let mut server = Server::start(Options::default()).await.unwrap();
+        shop::prepare(&server).await;
+        notebook::prepare(&server).await;
+        assert!(server.terminate().await.unwrap().success(), "{}", log_end(&server));
+        let folder = tempfile::tempdir().unwrap();
+        let [shop, without_database] = ["shop", "without-database"].map(|name| folder.path().join(name));
+        for target in [&shop, &without_database] {
+            copy(&server.data(), target);
+        }
+        for suffix in ["", "-wal", "-shm"] {
+            let database = without_database.join(format!("carryall.db{suffix}"));
+            if database.exists() {
+                std::fs::remove_file(database).unwrap();
+            }
+        }
+        Arc::new(Prepared { _folder: folder, shop, without_database })
+    }
+
+    fn data(&self, kind: Kind) -> Option<&Path> {
+        match kind {
+            Kind::FirstStart => None,
+            Kind::WithoutDatabase => Some(&self.without_database),
+            Kind::Shop | Kind::Notebook | Kind::Deploy => Some(&self.shop),
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg("-r").args([from, to]).status().unwrap();
+    assert!(copied.success());
+}
+
+/// The last lines that a host wrote.
+fn log_end(server: &Server) -> String {
+    let log = server.host_log();
+    let lines: Vec<&str> = log.lines().rev().take(LOG_LINES).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
+
+fn armed(plan: &str) -> Options {
+    // A pause outlives the lease, so that whoever wakes up must not trust what it held.
+    Options::default()
+        .with("CARRYALL_FAILPOINTS", plan)
+        .with("PROCESSED_EVENT_LEASE_TIMEOUT_SECONDS", "2")
+        .with("PROCESSED_EVENT_HEARTBEAT_INTERVAL_SECONDS", "1")
+}
+
+/// Runs the cases, a few at once, and fails with everything that went wrong.
+async fn all<F: Future<Output = anyhow::Result<()>> + Send + 'static>(cases: Vec<(String, F)>) {
+    let permits = Arc::new(Semaphore::new(HOSTS));
+    let mut running = tokio::task::JoinSet::new();
+    let count = cases.len();
+    for (name, case) in cases {
+        let permits = permits.clone();
+        running.spawn(async move {
+            let _permit = permits.acquire().await.unwrap();
+            case.await.with_context(|| name)
+        });
+    }
+    let mut failed = Vec::new();
+    while let Some(ended) = running.join_next().await {
+        failed.extend(ended.unwrap().err().map(|error| format!("{error:#}")));
+    }
+    failed.sort();
+    assert!(failed.is_empty(), "{} of {count} cases failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// Lets the work go on until the host has ended.
+async fn until_dead(server: &mut Server, work: &Work) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    // One that ends at its start is never ready.
+    if server.wait_ready().await.is_ok() {
+        let client = server.client();
+        let mut run = std::pin::pin!(work.run(&client));
+        let mut runs = true;
+        while server.ended()?.is_none() {
+            tokio::select! {
+                // It fails when the host goes away, and that is what is waited for.
+                _ = &mut run, if runs => runs = false,
+                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+            }
+            ensure!(begun.elapsed() < REACHED_WITHIN, "the point was never met:\n{}", log_end(server));
+        }
+    }
+    let status = server.ended()?.context("not ready, and not ended either")?;
+    ensure!(!status.success() && status.code().is_none(), "it ended by itself ({status}):\n{}", log_end(server));
+    Ok(())
+}
+
+async fn kill(prepared: Arc<Prepared>, point: &'static str, kind: Kind, nth: u64) -> anyhow::Result<()> {
+    let mut server = Server::begin(prepared.data(kind), armed(&format!("{point}=kill@{nth}")))?;
+    let work = Work::new(kind);
+    until_dead(&mut server, &work).await?;
+    server.start_again_with(Options::default()).await?;
+    work.finish(&server).await.with_context(|| log_end(&server))?;
+    work.audit(&mut server).await
+}
+
+async fn pause(prepared: Arc<Prepared>, point: &'static str, kind: Kind, nth: u64) -> anyhow::Result<()> {
+    let mut server = Server::begin(prepared.data(kind), armed(&format!("{point}=stop@{nth}")))?;
+    let process = server.process();
+    let wake = tokio::spawn(async move {
+        let begun = Instant::now();
+        while !process.is_stopped() {
+            ensure!(begun.elapsed() < REACHED_WITHIN, "the point was never met");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(PAUSED).await;
+        process.signal("CONT")
+    });
+    server.wait_ready().await?;
+    let work = Work::new(kind);
+    let client = server.client();
+    tokio::select! {
+        run = work.run(&client) => run?,
+        woken = wake => woken??,
+    }
+    work.finish(&server).await.with_context(|| log_end(&server))?;
+    work.audit(&mut server).await
+}
+
+async fn outage(prepared: Arc<Prepared>, point: &'static str, times: u64) -> anyhow::Result<()> {
+    let mut server = Server::begin(prepared.data(Kind::Shop), armed(&format!("{point}=error@1*{times}")))?;
+    server.wait_ready().await?;
+    let work = Work::new(Kind::Shop);
+    let client = server.client();
+    tokio::select! {
+        run = work.run(&client) => run?,
+        () = tokio::time::sleep(Duration::from_millis(1_500)) => {}
+    }
+    work.finish(&server).await.with_context(|| log_end(&server))?;
+    ensure!(server.host_log().contains(point), "the outage was never met");
+    work.audit(&mut server).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_at_any_step_loses_nothing_and_repeats_nothing() {
+    let prepared = Prepared::make().await;
+    let mut cases = Vec::new();
+    for (point, kind, times) in MATRIX {
+        for nth in *times {
+            let name = format!("{point}=kill@{nth} during {kind:?}");
+            cases.push((name, kill(prepared.clone(), point, *kind, *nth)));
+        }
+    }
+    all(cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_at_any_step_loses_nothing_and_repeats_nothing() {
+    let prepared = Prepared::make().await;
+    let mut cases = Vec::new();
+    for (point, kind, times) in MATRIX {
+        let nth = times[0];
+        cases.push((format!("{point}=stop@{nth} during {kind:?}"), pause(prepared.clone(), point, *kind, nth)));
+    }
+    all(cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_at_any_step_holds_work_up_and_changes_nothing_else() {
+    let prepared = Prepared::make().await;
+    let case = |(point, times): &(&'static str, u64)| {
+        (format!("{point}=error@1*{times}"), outage(prepared.clone(), point, *times))
+    };
+    all(OUTAGES.iter().map(case).collect()).await;
+}
+
+#[tokio::test]
+async fn a_paused_host_keeps_its_folder_to_itself() {
+    let prepared = Prepared::make().await;
+    let server = Server::begin(prepared.data(Kind::Shop), armed("append.before_put=stop")).unwrap();
+    let process = server.process();
+    let client = server.client();
+    let sending = tokio::spawn(async move { Work::new(Kind::Shop).run(&client).await });
+    let begun = Instant::now();
+    while !process.is_stopped() {
+        assert!(begun.elapsed() < REACHED_WITHIN, "never stopped");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if sending.is_finished() {
+            break;
+        }
+    }
+    let second = server.second_on_the_same_folder().unwrap();
+    assert!(!second.status.success(), "two processes write one folder");
+    process.signal("CONT").unwrap();
+    sending.abort();
+}
