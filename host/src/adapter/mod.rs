@@ -4,5 +4,6 @@ pub mod fs;
 pub mod kafka;
 pub mod postgres;
 mod rows;
+pub mod s3;
 pub mod sqlite;
 pub mod system_clock;

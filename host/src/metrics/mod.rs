@@ -31,6 +31,7 @@ struct Inner {
     commit: Commit,
     syncs: IntCounterVec,
     sql_statements: IntCounterVec,
+    objects: ObjectRequests,
     sandbox_seconds: HistogramVec,
     sandbox_fuel: HistogramVec,
     http_seconds: HistogramVec,
@@ -70,6 +71,13 @@ pub struct Commit {
     bytes: Histogram,
     seconds: Histogram,
     collisions: IntCounter,
+}
+
+/// Calls of a remote object store.
+#[derive(Clone, Debug)]
+pub struct ObjectRequests {
+    sent: IntCounterVec,
+    seconds: HistogramVec,
 }
 
 /// A number that only grows.
@@ -122,6 +130,15 @@ impl Metrics {
                 "Statements sent to the database server: each is one round trip",
                 &["what"],
             ),
+            objects: ObjectRequests {
+                sent: add.counters("carryall_object_requests", "Requests sent to a remote object store", &["kind"]),
+                seconds: add.histograms(
+                    "carryall_object_seconds",
+                    "Operations of a remote object store, by what came of them",
+                    &["operation", "outcome"],
+                    &seconds(),
+                ),
+            },
             sandbox_seconds: add.histograms(
                 "carryall_sandbox_seconds",
                 "One call into a handler",
@@ -194,6 +211,11 @@ impl Metrics {
         Counter(self.0.sql_statements.with_label_values(&[label]))
     }
 
+    /// Handles of the calls of a remote object store.
+    pub fn object_requests(&self) -> ObjectRequests {
+        self.0.objects.clone()
+    }
+
     /// One answered request. `route` is the route's pattern, never the path asked for.
     pub fn http(&self, method: &str, route: &str, status: u16, took: Duration) {
         let status = status.to_string();
@@ -254,6 +276,23 @@ impl Call {
         if let Some(fuel) = fuel {
             self.fuel.observe(fuel as f64);
         }
+    }
+}
+
+impl ObjectRequests {
+    /// One request that goes out, a repeated one too.
+    pub fn sent(&self, kind: &str) {
+        self.sent.with_label_values(&[kind]).inc();
+    }
+
+    /// One operation that came to its end.
+    pub fn observe(&self, operation: &str, outcome: &str, took: Duration) {
+        self.seconds.with_label_values(&[operation, outcome]).observe(took.as_secs_f64());
+    }
+
+    /// Requests of one kind so far.
+    pub fn count(&self, kind: &str) -> u64 {
+        self.sent.with_label_values(&[kind]).get()
     }
 }
 

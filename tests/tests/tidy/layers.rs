@@ -70,6 +70,8 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("carryall_code_cache", &["sandbox"]),
     ("sqlx", &["adapter"]),
     ("rdkafka", &["adapter"]),
+    ("aws_config", &["adapter"]),
+    ("aws_sdk_s3", &["adapter"]),
     ("axum", &["api"]),
     ("tower", &["api"]),
     ("utoipa", &["api"]),
