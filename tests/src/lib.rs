@@ -2,17 +2,21 @@
 //! what it left on the disk. Knows the contract only: nothing of the host's code is used here.
 
 mod abuse;
+mod bucket;
 mod client;
 mod log;
 mod problem;
+mod proxy;
 mod server;
 pub mod services;
 mod shop;
 
 pub use abuse::abuse;
+pub use bucket::Bucket;
 pub use client::{Answer, Client};
 pub use log::{Event, Log};
 pub use problem::Problem;
+pub use proxy::Proxy;
 pub use server::{ADMIN_TOKEN, Options, Process, Server, binary, component, run_to_end};
 pub use shop::{Shop, classes};
 

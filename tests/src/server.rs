@@ -246,6 +246,7 @@ impl Server {
             .env("CARRYALL_LISTEN", &self.address)
             .env("CARRYALL_DATA_DIR", self.data())
             .env("CARRYALL_ADMIN_TOKEN", ADMIN_TOKEN)
+            .envs(self.options.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
         command.output().context("run the binary")

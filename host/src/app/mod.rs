@@ -9,6 +9,7 @@ mod consumers;
 mod housekeeping;
 mod parts;
 mod rebuild;
+mod store;
 mod supervisor;
 mod verify;
 

@@ -1,13 +1,13 @@
 //! The parts of a process, opened in the order they depend on one another.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::housekeeping;
 use super::supervisor::Supervisor;
-use crate::adapter::fs::FolderStore;
+use super::{housekeeping, store};
 use crate::adapter::sqlite::Database;
 use crate::adapter::system_clock::SystemClock;
 use crate::bundled;
@@ -49,6 +49,8 @@ pub struct Parts {
     pub completions: Completions,
     pub metrics: Metrics,
     pub owner: Owner,
+    /// Of the data folder.
+    _lock: File,
 }
 
 impl Parts {
@@ -56,9 +58,8 @@ impl Parts {
     pub async fn open(config: &Config, supervisor: &Supervisor) -> anyhow::Result<Parts> {
         let metrics = Metrics::new();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        std::fs::create_dir_all(&config.data_dir)
-            .with_context(|| format!("cannot create the data folder {}", config.data_dir.display()))?;
-        let objects: Arc<dyn ObjectStore> = Arc::new(FolderStore::open(&config.store_dir, &metrics).await?);
+        let opened = store::open(config, clock.random_id(), &metrics).await?;
+        let objects = opened.store;
         probe(objects.as_ref(), clock.random_id()).await?;
         let database = Database::open(&config.data_dir.join(DATABASE_FILE)).await?;
         let options = event_store::Options {
@@ -66,6 +67,8 @@ impl Parts {
             partitions: config.partitions,
             metrics: metrics.clone(),
             index_linger_ms: INDEX_LINGER_MS,
+            commit_linger_ms: opened.commit_linger_ms,
+            follow_ms: opened.follow_ms,
             ..event_store::Options::default()
         };
         let (events, tasks, report) =
@@ -109,6 +112,7 @@ impl Parts {
             deployments,
             parking,
             metrics,
+            _lock: opened.lock,
         };
         parts.follow(supervisor);
         Ok(parts)

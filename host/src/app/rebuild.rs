@@ -7,12 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::consumers::Consumers;
 use super::parts::{DATABASE_FILE, Parts};
+use super::store;
 use super::supervisor::Supervisor;
-use crate::adapter::fs::FolderStore;
+use crate::adapter::system_clock::SystemClock;
 use crate::config::Config;
 use crate::domain::Partition;
 use crate::metrics::Metrics;
-use crate::port::object_store::ObjectStore;
+use crate::port::clock::Clock as _;
 
 /// Prefixes of derived objects. `checkpoints/` is derived too: the relay sends again what it sent.
 const DERIVED: [&str; 3] = ["indexes/", "checkpoints/", "snapshots/"];
@@ -58,7 +59,8 @@ pub async fn rebuild(config: &Config, mut progress: impl FnMut(u64, u64)) -> any
 }
 
 async fn delete_derived(config: &Config) -> anyhow::Result<u64> {
-    let objects = FolderStore::open(&config.store_dir, &Metrics::new()).await?;
+    let opened = store::open(config, SystemClock::new().random_id(), &Metrics::new()).await?;
+    let objects = opened.store.as_ref();
     for suffix in ["", "-wal", "-shm"] {
         let path = config.data_dir.join(format!("{DATABASE_FILE}{suffix}"));
         match std::fs::remove_file(&path) {

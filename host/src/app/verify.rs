@@ -1,26 +1,31 @@
-//! `carryall verify`: checks the log and the index of a data folder at rest, under the folder's lock.
+//! `carryall verify`: checks the log and the index of a data folder at rest, under the folder's lock. A log in a
+//! bucket may grow meanwhile: what other processes append after the check began is not its business.
 
 use anyhow::{Context as _, ensure};
 
 use super::parts::DATABASE_FILE;
-use crate::adapter::fs::FolderStore;
+use super::store;
 use crate::adapter::sqlite::Database;
-use crate::config::Config;
+use crate::adapter::system_clock::SystemClock;
+use crate::config::{Config, Store};
 use crate::event_store::verify::{self, Report};
 use crate::metrics::Metrics;
+use crate::port::clock::Clock as _;
 
 /// Checks everything. `progress` is called after each segment. The index is checked when there is a database.
 pub async fn verify(config: &Config, progress: impl FnMut(&Report) + Send) -> anyhow::Result<Report> {
-    let folder = &config.store_dir;
-    ensure!(folder.is_dir(), "there is no event log at {}: is --data-dir right?", folder.display());
-    let objects = FolderStore::open(folder, &Metrics::new()).await?;
+    if let Store::Folder(folder) = &config.store {
+        ensure!(folder.is_dir(), "there is no event log at {}: is --data-dir right?", folder.display());
+    }
+    let opened = store::open(config, SystemClock::new().random_id(), &Metrics::new()).await?;
+    let objects = opened.store.as_ref();
     let path = config.data_dir.join(DATABASE_FILE);
     if !path.is_file() {
-        return Ok(verify::verify(&objects, None, progress).await?);
+        return Ok(verify::verify(objects, None, progress).await?);
     }
     let database = Database::open(&path).await.with_context(|| format!("open {}", path.display()))?;
     let index = database.index();
-    let report = verify::verify(&objects, Some(&*index), progress).await;
+    let report = verify::verify(objects, Some(&*index), progress).await;
     database.close().await;
     Ok(report?)
 }

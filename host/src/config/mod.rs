@@ -5,6 +5,7 @@
 
 mod access;
 mod settings;
+mod store;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub use access::{AccessError, AccessRole, Token, admin_token_path, ensure_admin_token};
 pub use settings::{Inputs, SETTINGS, Setting, Shown, Source, Values};
+pub use store::{Bucket, Secret, Store};
 
 use crate::domain::Digest;
 use crate::failpoint;
@@ -25,8 +27,8 @@ pub struct Config {
     pub listen: SocketAddr,
     pub data_dir: PathBuf,
     pub roles: BTreeSet<Role>,
-    /// The folder of the event log.
-    pub store_dir: PathBuf,
+    /// The place of the event log.
+    pub store: Store,
     /// Partitions of a log that does not exist yet.
     pub partitions: u16,
     pub lease_ms: u64,
@@ -150,7 +152,7 @@ impl Config {
         let roles = reader.roles();
         reader.back_ends();
         reader.guarantees();
-        let store_dir = reader.store_dir(&data_dir);
+        let store = reader.store(&data_dir);
         let tokens = reader.tokens();
         let admin_token = Some(values.text("admin_token")).filter(|token| !token.is_empty());
         let mut reader = Reader { values: &values, problems: &mut problems };
@@ -171,7 +173,7 @@ impl Config {
         let config = Config {
             listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8000))),
             roles,
-            store_dir,
+            store,
             partitions: reader.number("partitions", 1..=1024),
             lease_ms,
             heartbeat_ms,
@@ -285,7 +287,6 @@ impl Reader<'_> {
     /// What the contract names and this build cannot do yet must not look as if it did.
     fn back_ends(&mut self) {
         for (key, what, instead) in [
-            ("event_store_bucket", "S3", "the folder of EVENT_STORE_URL=file:PATH"),
             ("postgres_url", "PostgreSQL", "SQLite in the data folder"),
             ("kafka_bootstrap_servers", "Kafka", "the bus in the process"),
             ("elasticsearch_url", "Elasticsearch", "the built-in read model"),
@@ -330,28 +331,6 @@ impl Reader<'_> {
         ] {
             if self.values.text(key) != only {
                 self.refuse(key, format!("must be `{only}` or unset: {reason}"));
-            }
-        }
-    }
-
-    fn store_dir(&mut self, data_dir: &Path) -> PathBuf {
-        let url = self.values.text("event_store_url");
-        match url.split_once(':') {
-            _ if url.is_empty() => data_dir.join("store"),
-            Some(("file", path)) if !path.trim_start_matches('/').is_empty() => {
-                // `file:///srv/x` and `file:/srv/x` are the same folder.
-                PathBuf::from(path.strip_prefix("//").unwrap_or(path))
-            }
-            Some(("s3", _)) => {
-                self.refuse(
-                    "event_store_url",
-                    "asks for S3, which this build does not have yet. Use file:PATH, or unset it for DATA_DIR/store",
-                );
-                data_dir.join("store")
-            }
-            _ => {
-                self.refuse("event_store_url", "must be file:PATH or s3://bucket/prefix");
-                data_dir.join("store")
             }
         }
     }
@@ -430,8 +409,10 @@ fn notes(values: &Values, inputs: &Inputs) -> Vec<String> {
                 .into(),
         );
     }
-    let s3 = values.text("event_store_url").starts_with("s3:") || !values.text("event_store_bucket").is_empty();
+    let url = values.text("event_store_url");
+    let s3 = url.starts_with("s3:") || url.is_empty();
     for (key, variable) in [
+        ("event_store_bucket", "EVENT_STORE_BUCKET"),
         ("minio_endpoint_url", "MINIO_ENDPOINT_URL"),
         ("minio_access_key", "MINIO_ACCESS_KEY"),
         ("minio_secret_key", "MINIO_SECRET_KEY"),

@@ -27,7 +27,7 @@ fn one_refusal(name: &str, value: &str) -> String {
 fn nothing_configured_is_the_embedded_default() {
     let (config, _) = Config::load(&Inputs::default()).unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
-    assert_eq!(config.store_dir, Path::new("./data/store"));
+    assert_eq!(config.store, Store::Folder("./data/store".into()));
     assert_eq!(config.roles.len(), 5);
     assert_eq!((config.lease_ms, config.heartbeat_ms), (900_000, 30_000));
     assert_eq!((config.instance_attempts_max, config.publisher.batch_events), (5, 200));
@@ -89,8 +89,6 @@ fn unknown_keys_and_wrong_types_of_the_file_are_refused_together() {
 #[test]
 fn back_ends_this_build_lacks_are_refused_not_ignored() {
     for (name, value, word) in [
-        ("EVENT_STORE_URL", "s3://bucket/prefix", "S3"),
-        ("EVENT_STORE_BUCKET", "spice-event-store", "S3"),
         ("POSTGRES_URL", "postgres://u:p@localhost/db", "PostgreSQL"),
         ("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092", "Kafka"),
         ("ELASTICSEARCH_URL", "http://localhost:9200", "Elasticsearch"),
@@ -184,10 +182,60 @@ fn settings_without_effect_are_named() {
 #[test]
 fn log_folder_follows_its_url() {
     for (url, want) in [("file:/srv/log", "/srv/log"), ("file:///srv/log", "/srv/log"), ("file:log", "log")] {
-        assert_eq!(Config::load(&environment(&[("EVENT_STORE_URL", url)])).unwrap().0.store_dir, Path::new(want));
+        let (config, _) = Config::load(&environment(&[("EVENT_STORE_URL", url)])).unwrap();
+        assert_eq!(config.store, Store::Folder(want.into()));
     }
     for url in ["file:", "http://x", "/srv/log", "file:///"] {
         one_refusal("EVENT_STORE_URL", url);
+    }
+}
+
+fn bucket(pairs: &[(&str, &str)]) -> Bucket {
+    match Config::load(&environment(pairs)).unwrap().0.store {
+        Store::S3(bucket) => bucket,
+        folder => panic!("{pairs:?} is {folder:?}"),
+    }
+}
+
+#[test]
+fn a_bucket_is_named_by_a_url_or_alone() {
+    let plain = bucket(&[("EVENT_STORE_BUCKET", "events")]);
+    assert_eq!(
+        (plain.name.as_str(), plain.prefix.as_str(), &plain.endpoint, &plain.keys),
+        ("events", "", &None, &None)
+    );
+    let whole = [
+        ("EVENT_STORE_URL", "s3://events/eu/shop/"),
+        ("EVENT_STORE_BUCKET", "events"),
+        ("MINIO_ENDPOINT_URL", "http://127.0.0.1:9000"),
+        ("MINIO_ACCESS_KEY", "key"),
+        ("MINIO_SECRET_KEY", "hidden"),
+    ];
+    let whole = bucket(&whole);
+    assert_eq!((whole.name.as_str(), whole.prefix.as_str()), ("events", "eu/shop"));
+    assert_eq!(whole.endpoint.as_deref(), Some("http://127.0.0.1:9000"));
+    assert_eq!(whole.keys.as_ref().unwrap().1.reveal(), "hidden");
+    assert!(!format!("{whole:?}").contains("hidden"));
+    let folder = environment(&[("EVENT_STORE_URL", "file:log"), ("EVENT_STORE_BUCKET", "events")]);
+    let notes = Config::load(&folder).unwrap().0.notes;
+    assert!(notes[0].starts_with("EVENT_STORE_BUCKET has no effect"), "{notes:?}");
+}
+
+#[test]
+fn a_bucket_that_cannot_be_is_refused() {
+    for url in
+        ["s3:", "s3://", "s3:events", "s3://Events", "s3://-a-", "s3://events//x", "s3://events/../x", "s3://eve/é"]
+    {
+        one_refusal("EVENT_STORE_URL", url);
+    }
+    let both = [("EVENT_STORE_URL", "s3://one-bucket"), ("EVENT_STORE_BUCKET", "another")];
+    assert!(refused(&both)[0].message.contains("another bucket"));
+    for (name, value) in
+        [("MINIO_ENDPOINT_URL", "127.0.0.1:9000"), ("MINIO_ACCESS_KEY", "alone"), ("MINIO_SECRET_KEY", "alone")]
+    {
+        let problems = refused(&[("EVENT_STORE_BUCKET", "events"), (name, value)]);
+        assert_eq!((problems.len(), problems[0].setting.as_str()), (1, name), "{problems:?}");
+        assert!(!problems[0].message.contains(value), "{problems:?}");
     }
 }
 

@@ -27,10 +27,15 @@ use crate::port::object_store::PutNew;
 const RETRY_FIRST_MS: u64 = 20;
 const RETRY_MAX_MS: u64 = 1_000;
 
+/// Requests of a batch from which on the next ones are worth waiting for.
+const LINGER_REQUESTS_MIN: usize = 8;
+
 pub(super) struct Committer {
     log: Arc<Log>,
     queue: mpsc::UnboundedReceiver<Vec<Request>>,
     pending: VecDeque<Request>,
+    /// Requests of the last batch, and when it was answered.
+    last: (usize, Duration),
     /// Of this session, for segment headers.
     epoch: u64,
 }
@@ -53,7 +58,7 @@ enum Looked {
 
 impl Committer {
     pub(super) fn new(log: Arc<Log>, queue: mpsc::UnboundedReceiver<Vec<Request>>, epoch: u64) -> Committer {
-        Committer { log, queue, pending: VecDeque::new(), epoch }
+        Committer { log, queue, pending: VecDeque::new(), last: (0, Duration::ZERO), epoch }
     }
 
     /// Runs until the store is closed and everything taken is answered.
@@ -79,8 +84,10 @@ impl Committer {
                 }
             }
             self.take_queued();
+            self.linger().await;
             let mut batch = self.next_batch();
             let done = self.process(&mut batch).await;
+            self.last = (batch.len(), self.log.shared.clock.monotonic());
             let bytes: usize = batch.iter().map(|request| request.append.bytes()).sum();
             self.log.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
             if let Err(error) = done {
@@ -123,6 +130,31 @@ impl Committer {
     fn take_queued(&mut self) {
         while let Ok(group) = self.queue.try_recv() {
             self.pending.extend(group);
+        }
+    }
+
+    /// Waits for company, where a write is dear, when the last batch shows that there is some: a client that is alone
+    /// never waits, nor does the first after a pause.
+    async fn linger(&mut self) {
+        let options = &self.log.shared.options;
+        let (linger, events_max) = (Duration::from_millis(options.commit_linger_ms), options.segment_events_max);
+        let clock = self.log.shared.clock.clone();
+        let (requests, answered) = self.last;
+        let busy = requests >= LINGER_REQUESTS_MIN && clock.monotonic().saturating_sub(answered) < linger;
+        if linger.is_zero() || !busy {
+            return;
+        }
+        let mut over = clock.sleep(linger);
+        while self.pending.len() < events_max {
+            // Both branches are cancel-safe: `recv` loses no message, `sleep` has no effect.
+            tokio::select! {
+                biased;
+                group = self.queue.recv() => match group {
+                    Some(group) => self.pending.extend(group),
+                    None => return,
+                },
+                () = &mut over => return,
+            }
         }
     }
 

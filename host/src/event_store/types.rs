@@ -38,6 +38,9 @@ pub struct Options {
     pub heads_max: usize,
     /// Bytes of committed segments that may wait for the index; beyond it appends are refused with `Busy`.
     pub unindexed_bytes_max: usize,
+    /// How long the committer waits for further appends to share a segment with when it is busy; 0: not at all. For
+    /// stores on which a write takes longer than that, and costs money.
+    pub commit_linger_ms: u64,
     /// How long the indexer waits for further segments to share a transaction with; 0: not at all.
     pub index_linger_ms: u64,
     /// How often to look for segments of other writers when idle; `None` when this process is the only one.
@@ -61,6 +64,7 @@ impl Default for Options {
             cache_bytes_max: 32 * 1024 * 1024,
             heads_max: 100_000,
             unindexed_bytes_max: 64 * 1024 * 1024,
+            commit_linger_ms: 0,
             index_linger_ms: 0,
             follow_ms: None,
             by_date_ms: 60_000,

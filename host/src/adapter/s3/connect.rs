@@ -149,8 +149,8 @@ impl S3Store {
             answer if absent(&answer) => Ok(()),
             Answer::Said { status: 403, message, .. } => {
                 let reason = format!(
-                    "403 for an object that does not exist ({message}): are the keys right, and may they do s3:GetObject, \
-                     s3:PutObject, s3:DeleteObject on the objects and s3:ListBucket on the bucket {}?",
+                    "403 for an object that does not exist ({message}): are the keys right, and may they do \
+                     s3:GetObject, s3:PutObject, s3:DeleteObject on the objects and s3:ListBucket on the bucket {}?",
                     self.bucket
                 );
                 Err(Error::Refused { what: WHAT, reason })

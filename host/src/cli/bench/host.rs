@@ -101,6 +101,10 @@ impl Host {
             segments: sum(text, "carryall_commit_events_count"),
             file_syncs: sum(text, "carryall_syncs{what=\"file\"}"),
             folder_syncs: sum(text, "carryall_syncs{what=\"folder\"}"),
+            object_requests: ["put", "get", "list", "delete", "head"]
+                .iter()
+                .map(|kind| sum(text, &format!("carryall_object_requests{{kind=\"{kind}\"}}")))
+                .sum(),
         })
     }
 
@@ -127,6 +131,8 @@ pub(super) struct Counts {
     pub segments: f64,
     pub file_syncs: f64,
     pub folder_syncs: f64,
+    /// Requests sent to a remote object store.
+    pub object_requests: f64,
 }
 
 fn sum(text: &str, series: &str) -> f64 {

@@ -34,6 +34,8 @@ pub(super) struct Level {
     segments_per_command: f64,
     file_syncs_per_command: f64,
     folder_syncs_per_command: f64,
+    /// Requests to a remote object store; 0 on a folder.
+    object_requests_per_command: f64,
     retried_requests: u64,
 }
 
@@ -80,6 +82,7 @@ pub(super) async fn level(host: &Host, orders: &Orders, size: Size, bar: &Progre
         segments_per_command: (counts.segments - counts_before.segments) / commands,
         file_syncs_per_command: (counts.file_syncs - counts_before.file_syncs) / commands,
         folder_syncs_per_command: (counts.folder_syncs - counts_before.folder_syncs) / commands,
+        object_requests_per_command: (counts.object_requests - counts_before.object_requests) / commands,
         retried_requests: seen.retried,
     })
 }
@@ -112,6 +115,7 @@ impl Report {
                     known(level.host_peak_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20))),
                     format!("{:.3}", level.segments_per_command),
                     format!("{:.3} / {:.3}", level.file_syncs_per_command, level.folder_syncs_per_command),
+                    format!("{:.3}", level.object_requests_per_command),
                     level.retried_requests.to_string(),
                 ]
             })
@@ -127,6 +131,7 @@ impl Report {
             "PEAK MiB",
             "SEGMENTS/CMD",
             "SYNCS/CMD file/folder",
+            "S3/CMD",
             "RETRIED",
         ];
         format!(

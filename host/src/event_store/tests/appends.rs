@@ -208,3 +208,44 @@ async fn readers_see_the_same_from_memory_index_and_segments() {
         process.end().await;
     }
 }
+
+/// Segments a log holds.
+async fn segments(objects: &MemoryStore) -> usize {
+    objects.list("events/", None, 1_000).await.unwrap().keys.len()
+}
+
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_busy_committer_waits_for_company_and_an_idle_one_does_not() {
+    let objects = Arc::new(MemoryStore::new());
+    let (clock, options) = (clock(1), Options { commit_linger_ms: 12, ..options() });
+    let process = start_with(objects.clone(), Arc::new(MemoryIndex::new()), options, clock.clone()).await;
+    let one = |n: u128| process.store.append(command(n, &account(&n.to_string()), Expected::Any));
+    one(1).await.unwrap();
+    assert_eq!(segments(&objects).await, 1, "the first does not wait");
+    let many: Vec<Append> = (2..12).map(|n| command(n, &account(&n.to_string()), Expected::Any)).collect();
+    process.store.append_all(many).await.into_iter().for_each(|done| drop(done.unwrap()));
+    assert_eq!(segments(&objects).await, 2, "nor does the first of many");
+    let company = async {
+        settle().await;
+        assert_eq!(segments(&objects).await, 2, "after many, there may be more to come");
+        let late = one(13);
+        let pass = async {
+            settle().await;
+            clock.advance(std::time::Duration::from_millis(12));
+        };
+        let (late, ()) = tokio::join!(late, pass);
+        late.unwrap();
+    };
+    let (first, ()) = tokio::join!(one(12), company);
+    first.unwrap();
+    assert_eq!(segments(&objects).await, 3, "both are in one segment");
+    one(14).await.unwrap();
+    assert_eq!(segments(&objects).await, 4, "two are not many");
+    process.end().await;
+}

@@ -1,0 +1,75 @@
+//! The object store that the settings name, and the data folder beside it, which belongs to one process at a time.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use uuid::Uuid;
+
+use crate::adapter::fs::FolderStore;
+use crate::adapter::s3::{Keys, Options, S3Store};
+use crate::config::{Config, Store};
+use crate::metrics::Metrics;
+use crate::port::object_store::ObjectStore;
+
+/// How long a commit to a remote store waits for company under load: some of the time that the write itself takes.
+const REMOTE_LINGER_MS: u64 = 12;
+/// How often another process's commits to a remote store are looked for when there are none of our own: readers of
+/// this process see them this much later, for two requests a second.
+const REMOTE_FOLLOW_MS: u64 = 500;
+
+/// What an open store asks of the event log on it.
+pub(super) struct Objects {
+    pub store: Arc<dyn ObjectStore>,
+    pub commit_linger_ms: u64,
+    pub follow_ms: Option<u64>,
+    /// Held as long as the store is used.
+    pub lock: File,
+}
+
+/// Opens the store. `run` is random.
+pub(super) async fn open(config: &Config, run: Uuid, metrics: &Metrics) -> anyhow::Result<Objects> {
+    let lock = lock(&config.data_dir)?;
+    Ok(match &config.store {
+        Store::Folder(folder) => Objects {
+            store: Arc::new(FolderStore::open(folder, metrics).await?),
+            commit_linger_ms: 0,
+            follow_ms: None,
+            lock,
+        },
+        Store::S3(bucket) => {
+            let keys = bucket.keys.as_ref();
+            let options = Options {
+                bucket: bucket.name.clone(),
+                prefix: bucket.prefix.clone(),
+                endpoint: bucket.endpoint.clone(),
+                keys: keys.map(|(access, secret)| Keys { access: access.clone(), secret: secret.reveal().to_owned() }),
+            };
+            let opened = S3Store::open(options, run, metrics).await;
+            let store = opened.with_context(|| format!("open the event log in the bucket {}", bucket.name))?;
+            Objects {
+                store: Arc::new(store),
+                commit_linger_ms: REMOTE_LINGER_MS,
+                follow_ms: Some(REMOTE_FOLLOW_MS),
+                lock,
+            }
+        }
+    })
+}
+
+/// Locks the data folder: its database and its count of runs have one writer. The lock ends with the process.
+fn lock(folder: &Path) -> anyhow::Result<File> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
+    let path = folder.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another process uses the data folder {}; stop it, or give this one another folder (CARRYALL_DATA_DIR)",
+            folder.display()
+        ),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
