@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -46,6 +46,7 @@ struct State {
     /// Faults in a thousand requests.
     per_mille: AtomicU64,
     faults: AtomicU64,
+    away: AtomicBool,
 }
 
 const LATE: Duration = Duration::from_millis(150);
@@ -60,6 +61,7 @@ impl Proxy {
             random: AtomicU64::new(seed),
             per_mille: AtomicU64::new(0),
             faults: AtomicU64::new(0),
+            away: AtomicBool::new(false),
         });
         let serving = state.clone();
         tokio::spawn(async move {
@@ -82,6 +84,11 @@ impl Proxy {
         self.state.per_mille.store(per_mille, Ordering::SeqCst);
     }
 
+    /// The server is away: every connection ends before the server hears of a request, until it is back.
+    pub fn away(&self, away: bool) {
+        self.state.away.store(away, Ordering::SeqCst);
+    }
+
     /// Faults so far.
     pub fn faults(&self) -> u64 {
         self.state.faults.load(Ordering::SeqCst)
@@ -99,6 +106,9 @@ impl State {
     }
 
     fn draw(&self) -> Fault {
+        if self.away.load(Ordering::SeqCst) {
+            return Fault::CutBefore;
+        }
         if self.random(1000) >= self.per_mille.load(Ordering::SeqCst) {
             return Fault::None;
         }

@@ -128,6 +128,33 @@ async fn answers_that_are_cut_after_the_server_applied_them_lose_and_repeat_noth
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_away_for_a_while_is_said_to_be_and_everything_goes_on_by_itself() {
+    let bucket = Bucket::new();
+    let proxy = Proxy::start(bucket.address(), 1).await.unwrap();
+    let mut server = Server::start(bucket.options_through(&proxy.url())).await.unwrap();
+    let shop = Shop::create(server.client()).await.unwrap();
+    proxy.away(true);
+    let create = |id: &str| json!({"data": {"product_id": id, "name": "Pen"}});
+    let (path, id) = ("/api/v1/instances/shop/async/Product/create", fresh_id().to_string());
+    let sender = server.client().with("idempotency-key", &id);
+    let problem = sender.post(path, &create("p1")).await.unwrap().problem(503).unwrap();
+    assert!(problem.retryable, "{}", problem.body);
+    assert_eq!(problem.code, "outcome_unknown", "{}", problem.body);
+    assert_eq!(server.client().get("/health").await.unwrap().status, 200, "the process is well");
+    proxy.away(false);
+    // The write that was left open comes to its end without anybody asking; a retry is told what became of it.
+    let status = server.client().outcome(&id).await.unwrap();
+    assert_eq!(status["status"], "COMPLETED", "{status}");
+    let again = sender.post(path, &create("p1")).await.unwrap();
+    assert_eq!(again.header("idempotency-replayed"), Some("true"), "{}", again.text());
+    shop.put("Product", create("p2")["data"].clone()).await.unwrap();
+    let log = bucket.log().await.unwrap();
+    assert_eq!(log.outcome(&id).len(), 1);
+    assert!(server.terminate().await.unwrap().success(), "{}", server.host_log());
+    bucket.remove().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hosts_on_one_bucket_commit_one_history_and_see_each_other() {
     let bucket = Bucket::new();
     let mut one = Server::start(bucket.options()).await.unwrap();

@@ -13,8 +13,8 @@ use crate::config::{Config, Store};
 use crate::metrics::Metrics;
 use crate::port::object_store::ObjectStore;
 
-/// How long a commit to a remote store waits for company under load: some of the time that the write itself takes.
-const REMOTE_LINGER_MS: u64 = 12;
+/// How long a commit to a remote store waits for company under load: less than the write itself takes on S3.
+const REMOTE_LINGER_MS: u64 = 15;
 /// How often another process's commits to a remote store are looked for when there are none of our own: readers of
 /// this process see them this much later, for two requests a second.
 const REMOTE_FOLLOW_MS: u64 = 500;
