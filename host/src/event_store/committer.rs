@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::judge::{Answer, Facts, Judged, Known, Request, Verdict, judge};
@@ -38,6 +38,9 @@ pub(super) struct Committer {
     last: (usize, Duration),
     /// Of this session, for segment headers.
     epoch: u64,
+    looks_wanted: watch::Receiver<u64>,
+    /// Looks in a row that found no segment of another writer.
+    looks_in_vain: u32,
 }
 
 /// What became of a segment.
@@ -58,7 +61,9 @@ enum Looked {
 
 impl Committer {
     pub(super) fn new(log: Arc<Log>, queue: mpsc::UnboundedReceiver<Vec<Request>>, epoch: u64) -> Committer {
-        Committer { log, queue, pending: VecDeque::new(), last: (0, Duration::ZERO), epoch }
+        let looks_wanted = log.looks_wanted.subscribe();
+        let last = (0, Duration::ZERO);
+        Committer { log, queue, pending: VecDeque::new(), last, epoch, looks_wanted, looks_in_vain: 0 }
     }
 
     /// Runs until the store is closed and everything taken is answered.
@@ -83,6 +88,10 @@ impl Committer {
                     None => return Ok(()),
                 }
             }
+            // While there is always something to write, nothing else looks.
+            if self.looks_wanted.has_changed().unwrap_or(false) {
+                self.look().await?;
+            }
             self.take_queued();
             self.linger().await;
             let mut batch = self.next_batch();
@@ -99,21 +108,40 @@ impl Committer {
 
     /// The next requests; meanwhile looks for segments of other writers, when there may be any.
     async fn wait(&mut self) -> Result<Option<Vec<Request>>, Error> {
-        let Some(follow_ms) = self.log.shared.options.follow_ms else { return Ok(self.queue.recv().await) };
         loop {
-            let clock = self.log.shared.clock.clone();
-            // Both branches are cancel-safe: `recv` loses no message, `sleep` has no effect.
+            let (clock, pause) = (self.log.shared.clock.clone(), self.log.look_pause(self.looks_in_vain));
+            let rest = async {
+                match pause {
+                    Some(pause) => clock.sleep(pause).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Every branch is cancel-safe: `recv` and `changed` lose nothing, sleeping has no effect.
             tokio::select! {
                 biased;
                 group = self.queue.recv() => return Ok(group),
-                () = clock.sleep(Duration::from_millis(follow_ms)) => {}
+                // The sender lives in the log, hence as long as this.
+                _ = self.looks_wanted.changed() => {}
+                () = rest => {}
             }
-            match self.follow().await {
-                Ok(()) => {}
-                Err(Error::Port(error)) => tracing::warn!(%error, "cannot look for new segments; trying again"),
-                Err(error) => return Err(error),
-            }
+            self.look().await?;
         }
+    }
+
+    /// Looks for segments of other writers, and tells those who asked for it.
+    async fn look(&mut self) -> Result<(), Error> {
+        let wanted = *self.looks_wanted.borrow_and_update();
+        let before = self.log.view.lock().end().segments;
+        match self.follow().await {
+            Ok(()) => {
+                self.log.looks_made.send_replace(wanted);
+            }
+            Err(Error::Port(error)) => tracing::warn!(%error, "cannot look for new segments; trying again"),
+            Err(error) => return Err(error),
+        }
+        let found = self.log.view.lock().end().segments != before;
+        self.looks_in_vain = if found { 0 } else { self.looks_in_vain.saturating_add(1) };
+        Ok(())
     }
 
     /// Folds what other writers have written.

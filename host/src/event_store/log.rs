@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -18,6 +19,9 @@ use crate::domain::{Partition, Position, SegmentNumber};
 use crate::port::clock::Clock;
 use crate::port::index::Index;
 use crate::port::object_store::ObjectStore;
+
+/// Pause between two looks for segments of other writers while they write, or somebody waits for them.
+const LOOK_MS_MIN: u64 = 25;
 
 /// What all partitions share.
 #[derive(Debug)]
@@ -55,6 +59,11 @@ pub(super) struct Log {
     pub indexed: watch::Sender<Position>,
     /// Whether the committer still runs: the indexer ends after it.
     pub committing: watch::Sender<bool>,
+    /// Looks for segments of other writers that were asked for, and those that were made, by number.
+    pub looks_wanted: watch::Sender<u64>,
+    pub looks_made: watch::Sender<u64>,
+    /// How many wait for what other writers may write.
+    pub expecting: AtomicUsize,
     /// `None` once the store is closed.
     pub queue: Mutex<Option<mpsc::UnboundedSender<Vec<Request>>>>,
     /// Bytes of requests taken and not yet answered.
@@ -104,6 +113,24 @@ impl Log {
         let segment = Arc::new(segment);
         self.shared.cache.insert((self.partition, number), segment.clone());
         Ok(segment)
+    }
+
+    /// Asks the committer to look for segments of other writers now; gives the number of that look.
+    pub(super) fn want_look(&self) -> u64 {
+        let mut number = 0;
+        self.looks_wanted.send_modify(|wanted| {
+            *wanted += 1;
+            number = *wanted;
+        });
+        number
+    }
+
+    /// Pause before the next look for segments of other writers, after so many that found none; `None`: there are no
+    /// other writers. Looks cost requests, so they become rarer while nothing is found and nobody waits.
+    pub(super) fn look_pause(&self, in_vain: u32) -> Option<Duration> {
+        let follow_ms = self.shared.options.follow_ms?;
+        let in_vain = if self.expecting.load(Ordering::Relaxed) > 0 { 0 } else { in_vain };
+        Some(Duration::from_millis(LOOK_MS_MIN.saturating_mul(1 << in_vain.min(16)).min(follow_ms)))
     }
 
     /// Tells everybody how far log and index are.

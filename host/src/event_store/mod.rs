@@ -19,7 +19,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
@@ -27,7 +27,7 @@ use uuid::Uuid;
 pub use errors::{AppendError, Error};
 pub use types::{Append, Appended, Expected, OpenReport, Options, Rebuilt, Record, Task};
 
-use crate::domain::{Aggregate, Partition, Position, SegmentNumber, Sequence, derived_id};
+use crate::domain::{Aggregate, Digest, Partition, Position, SegmentNumber, Sequence, derived_id};
 use crate::port::clock::Clock;
 use crate::port::index::{Head, Index};
 use crate::port::object_store::ObjectStore;
@@ -255,9 +255,48 @@ impl EventStore {
         self.inner.logs[usize::from(partition.0)].end.subscribe()
     }
 
+    /// Looks for what other writers have appended, soon. For whoever was told that there is something.
+    pub fn look(&self, partition: Partition) {
+        if let Ok(log) = self.log(partition) {
+            log.want_look();
+        }
+    }
+
+    /// Returns when everything is known that any writer had appended before this was called. Waits while the object
+    /// store is away: the caller bounds it.
+    pub async fn caught_up(&self, partition: Partition) -> Result<(), Error> {
+        let log = self.log(partition)?;
+        let mut made = log.looks_made.subscribe();
+        let number = log.want_look();
+        // The sender lives in `self`: waiting cannot fail.
+        let _made = made.wait_for(|made| *made >= number).await;
+        Ok(())
+    }
+
+    /// While the guard lives, segments of other writers are looked for often: somebody waits for what they write.
+    pub fn expect_others(&self) -> Expecting {
+        if self.inner.shared.options.follow_ms.is_none() {
+            return Expecting(None);
+        }
+        for log in &self.inner.logs {
+            log.expecting.fetch_add(1, Ordering::Relaxed);
+            log.want_look();
+        }
+        Expecting(Some(self.inner.clone()))
+    }
+
     /// The segment that holds a position, or will hold it when it is the end.
     pub async fn segment_of(&self, partition: Partition, position: Position) -> Result<SegmentNumber, Error> {
         self.log(partition)?.segment_of(position).await
+    }
+
+    /// Digest of the history before a segment, and the position at which the segment begins; `None` beyond the log's end.
+    pub async fn before_segment(
+        &self,
+        partition: Partition,
+        segment: SegmentNumber,
+    ) -> Result<Option<(Digest, Position)>, Error> {
+        self.log(partition)?.before_segment(segment).await
     }
 
     /// First position that the index does not have yet.
@@ -278,6 +317,18 @@ impl EventStore {
         }
         found.extend(self.inner.shared.index.aggregates(kind, after, limit).await?);
         Ok(found.into_iter().take(limit).collect())
+    }
+}
+
+/// Somebody waits for what other writers write.
+#[derive(Debug)]
+pub struct Expecting(Option<Arc<Inner>>);
+
+impl Drop for Expecting {
+    fn drop(&mut self) {
+        for log in self.0.iter().flat_map(|inner| &inner.logs) {
+            log.expecting.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::judge::Known;
 use super::log::Log;
 use super::view::EventAt;
 use super::{Error, Record};
-use crate::domain::{Aggregate, EventKind, Position, SegmentNumber, Sequence};
+use crate::domain::{Aggregate, Digest, EventKind, Position, SegmentNumber, Sequence};
 use crate::port::index::{EventRow, Head};
 
 fn contradiction(reason: String) -> Error {
@@ -172,6 +172,18 @@ impl Log {
             return Ok(end.segments);
         }
         Ok(self.holding(position).await?.header.segment)
+    }
+
+    pub(super) async fn before_segment(&self, number: SegmentNumber) -> Result<Option<(Digest, Position)>, Error> {
+        let end = self.view.lock().end().clone();
+        if number > end.segments {
+            return Ok(None);
+        }
+        if number == end.segments {
+            return Ok(Some((end.digest, end.next_position)));
+        }
+        let segment = self.segment(number).await?;
+        Ok(Some((segment.header.prev_digest, segment.header.first_position)))
     }
 
     /// Aggregates of a type with an id above `after`, those of the overlay included.

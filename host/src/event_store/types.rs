@@ -43,7 +43,8 @@ pub struct Options {
     pub commit_linger_ms: u64,
     /// How long the indexer waits for further segments to share a transaction with; 0: not at all.
     pub index_linger_ms: u64,
-    /// How often to look for segments of other writers when idle; `None` when this process is the only one.
+    /// How long it takes at most to look for segments of other writers again, when idle; while they write it is looked
+    /// for far more often. `None` when this process is the only writer.
     pub follow_ms: Option<u64>,
     /// How often the by-date index objects are written.
     pub by_date_ms: u64,
