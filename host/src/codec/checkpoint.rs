@@ -9,17 +9,20 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::domain::{Position, SegmentNumber, Timestamp};
+use crate::domain::{Digest, Position, SegmentNumber, Timestamp};
 
 /// Key of the object.
 pub const KEY: &str = "checkpoints/event_publisher.json";
 
 /// Where a partition's relay stands: `position` is the first event not yet acknowledged, `segment` the one holding it
 /// (or the one that will).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     pub segment: SegmentNumber,
     pub position: Position,
+    /// Digest of the segment before: tells whether the log at hand is the one that was sent, or one restored since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
 }
 
 /// The whole object.
@@ -44,6 +47,8 @@ impl Checkpoint {
 
     /// Whether no partition of `self` is behind `other`: a checkpoint only moves forward (I7).
     pub fn covers(&self, other: &Checkpoint) -> bool {
-        other.partitions.iter().all(|(partition, place)| self.partitions.get(partition).is_some_and(|own| own >= place))
+        let at = |place: &Place| (place.segment, place.position);
+        let covered = |(partition, place)| self.partitions.get(partition).is_some_and(|own| at(own) >= at(place));
+        other.partitions.iter().all(covered)
     }
 }

@@ -94,9 +94,16 @@ impl Relay {
         progress: Progress,
         partition: Partition,
     ) -> Result<Relay, Error> {
-        let stored = position_of(&read_checkpoint(&*objects).await?.1, partition);
-        // A checkpoint ahead of the log belongs to a log that was restored since: begin again at its end's start.
-        let position = if stored > events.end(partition) { Position(0) } else { stored };
+        let stored = read_checkpoint(&*objects).await?.1.partitions.get(&partition.0).copied();
+        let agreed = agreed(&events, partition, stored).await?;
+        if let Some(place) = stored.filter(|_| agreed.is_none()) {
+            tracing::warn!(
+                partition = partition.0,
+                position = place.position.0,
+                "the checkpoint of the relay belongs to another history of this log: all of it is sent again"
+            );
+        }
+        let position = agreed.unwrap_or_default();
         let now = clock.monotonic();
         progress.register(NAME, partition, position);
         Ok(Relay {
@@ -108,7 +115,7 @@ impl Relay {
             progress,
             partition,
             position,
-            stored: (stored, now),
+            stored: (position, now),
             logged: (0, now),
             published: 0,
         })
@@ -196,9 +203,12 @@ impl Relay {
     async fn store_checkpoint(&mut self) -> Result<(), Error> {
         while self.position > self.stored.0 {
             let (present, mut checkpoint) = read_checkpoint(&*self.objects).await?;
-            if position_of(&checkpoint, self.partition) < self.position {
+            let stored = checkpoint.partitions.get(&self.partition.0).copied();
+            if agreed(&self.events, self.partition, stored).await?.is_none_or(|agreed| agreed < self.position) {
                 let segment = self.events.segment_of(self.partition, self.position).await?;
-                checkpoint.partitions.insert(self.partition.0, Place { segment, position: self.position });
+                let before = self.events.before_segment(self.partition, segment).await?;
+                let place = Place { segment, position: self.position, digest: before.map(|(digest, _)| digest) };
+                checkpoint.partitions.insert(self.partition.0, place);
                 checkpoint.updated_at = self.clock.now();
                 port::fail_at("checkpoint.before_store")?;
                 if self.objects.put_if(KEY, present, checkpoint.encode()).await? == PutIf::Changed {
@@ -222,8 +232,19 @@ async fn read_checkpoint(objects: &dyn ObjectStore) -> Result<(Option<Bytes>, Ch
     Ok((present, checkpoint))
 }
 
-fn position_of(checkpoint: &Checkpoint, partition: Partition) -> Position {
-    checkpoint.partitions.get(&partition.0).map_or(Position(0), |place| place.position)
+/// How far a stored place holds for the log at hand; `None` when it is of another history. A log that was restored may
+/// be shorter than what was sent, or have grown otherwise since: what lies behind the digest is the same in both.
+async fn agreed(events: &EventStore, partition: Partition, stored: Option<Place>) -> Result<Option<Position>, Error> {
+    let Some(place) = stored else { return Ok(Some(Position(0))) };
+    let before = events.before_segment(partition, place.segment).await?;
+    Ok(match (before, place.digest) {
+        (None, _) => None,
+        (Some((digest, _)), Some(sent)) if digest != sent => None,
+        // The segment itself may have been written anew: its events are sent again unless none of it was sent.
+        (Some((_, first)), Some(_)) => Some(place.position.min(first)),
+        // Of a release that noted no digest.
+        (Some(_), None) => Some(place.position.min(events.end(partition))),
+    })
 }
 
 fn message(record: Record) -> Message {

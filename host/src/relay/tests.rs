@@ -56,11 +56,15 @@ async fn relay(process: &Process, bus: &Arc<Recorder>) -> Relay {
 }
 
 async fn stored(process: &Process) -> Position {
-    position_of(&read_checkpoint(&*process.store.objects).await.unwrap().1, P0)
+    let checkpoint = read_checkpoint(&*process.store.objects).await.unwrap().1;
+    checkpoint.partitions.get(&P0.0).map_or(Position(0), |place| place.position)
 }
 
 async fn filled(count: usize) -> Process {
-    let process = Store::new().process(Active::default()).await;
+    fill(Store::new().process(Active::default()).await, count).await
+}
+
+async fn fill(process: Process, count: usize) -> Process {
     for index in 0..count {
         process.note("Thing", &format!("t{}", index % 3), "NOTED", json!(index)).await;
     }
@@ -132,4 +136,52 @@ async fn a_relay_that_is_told_to_stop_stores_where_it_is() {
     tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap().unwrap();
     assert_eq!(stored(&process).await, Position(5));
     assert_eq!(*bus.taken.lock(), positions(0..5));
+}
+
+/// A log that went another way, with the checkpoint of the first.
+async fn restored(of: &Process, count: usize) -> Process {
+    let store = Store::new();
+    store.advance(1);
+    let process = fill(store.process(Active::default()).await, count).await;
+    let checkpoint = of.store.objects.get(KEY).await.unwrap().unwrap();
+    process.store.objects.put(KEY, checkpoint).await.unwrap();
+    process
+}
+
+#[tokio::test]
+async fn a_log_restored_from_a_backup_is_sent_again_however_long_it_is_now() {
+    let lost = filled(10).await;
+    let bus = Arc::new(Recorder::default());
+    let mut before = relay(&lost, &bus).await;
+    lost.store.advance(1_000);
+    before.send().await.unwrap();
+    lost.store.advance(1_000);
+    before.send().await.unwrap();
+    assert_eq!(stored(&lost).await, Position(10));
+    for count in [4, 10, 13] {
+        let process = restored(&lost, count).await;
+        let bus = Arc::new(Recorder::default());
+        let mut after = relay(&process, &bus).await;
+        process.store.advance(1_000);
+        after.send().await.unwrap();
+        process.store.advance(1_000);
+        after.send().await.unwrap();
+        assert_eq!(*bus.taken.lock(), positions(0..count as u64));
+        assert_eq!(stored(&process).await, Position(count as u64), "the place of the history at hand");
+        let mut next = relay(&process, &bus).await;
+        next.send().await.unwrap();
+        assert_eq!(bus.taken.lock().len(), count, "it goes on from there");
+    }
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_names_no_history_is_taken_as_it_is() {
+    let process = filled(6).await;
+    let segment = process.events.segment_of(P0, Position(4)).await.unwrap();
+    let place = Place { segment, position: Position(4), digest: None };
+    let old = Checkpoint { partitions: [(0, place)].into(), updated_at: process.store.clock.now() };
+    process.store.objects.put(KEY, old.encode()).await.unwrap();
+    let bus = Arc::new(Recorder::default());
+    relay(&process, &bus).await.send().await.unwrap();
+    assert_eq!(*bus.taken.lock(), positions(4..6));
 }

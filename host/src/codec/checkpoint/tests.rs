@@ -4,7 +4,7 @@
 use super::*;
 
 fn at(segment: u64, position: u64) -> Checkpoint {
-    let place = Place { segment: SegmentNumber(segment), position: Position(position) };
+    let place = Place { segment: SegmentNumber(segment), position: Position(position), digest: None };
     Checkpoint { partitions: [(0, place)].into(), updated_at: Timestamp(1_765_929_600_000) }
 }
 
@@ -15,6 +15,16 @@ fn the_object_has_the_contracts_shape() {
     assert_eq!(at(12, 345).encode(), text);
     assert_eq!(Checkpoint::decode(text.as_bytes()).unwrap(), at(12, 345));
     assert!(Checkpoint::decode(b"{}").is_err());
+}
+
+#[test]
+fn a_place_may_name_the_history_it_belongs_to() {
+    let mut checkpoint = at(12, 345);
+    checkpoint.partitions.get_mut(&0).unwrap().digest = Some(Digest::of(b"segment 11"));
+    let text = checkpoint.encode();
+    let place = format!("{{\"segment\":12,\"position\":345,\"digest\":\"{}\"}}", Digest::of(b"segment 11"));
+    assert!(std::str::from_utf8(&text).unwrap().contains(&place), "{text:?}");
+    assert_eq!(Checkpoint::decode(&text).unwrap(), checkpoint);
 }
 
 #[test]
