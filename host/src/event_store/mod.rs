@@ -290,7 +290,7 @@ impl EventStore {
         self.log(partition)?.segment_of(position).await
     }
 
-    /// Digest of the history before a segment, and the position at which the segment begins; `None` beyond the log's end.
+    /// Digest of the history before a segment, and the position at which the segment begins; `None` beyond the end.
     pub async fn before_segment(
         &self,
         partition: Partition,

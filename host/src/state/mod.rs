@@ -6,6 +6,7 @@ pub mod claims;
 pub mod completions;
 pub mod fold;
 pub mod held;
+pub mod intake;
 pub mod offload;
 pub mod parking;
 pub mod progress;
@@ -15,8 +16,9 @@ pub use claims::{Claims, finished};
 pub use completions::Completions;
 pub use fold::{EventView, Folded, Stream};
 pub use held::{Held, Place, WAITING_MAX};
+pub use intake::Intake;
 pub use offload::offload;
-pub use parking::{ParkRequest, Parking, Release};
+pub use parking::{ParkRequest, Parking, Release, Stranger};
 pub use progress::{ConsumerProgress, ConsumerState, Progress};
 pub use states::{At, States};
 

@@ -29,6 +29,8 @@ pub const OPERATIONS: &str = "Operations";
 const PARKED: &str = "EVENT_PARKED";
 const RELEASED: &str = "DEAD_LETTER_RELEASED";
 const DISCARDED: &str = "DEAD_LETTER_DISCARDED";
+/// Topic of what projections set aside.
+const PROJECTION_FAILURES: &str = "projection_failures_dlq";
 
 /// Streams listed at once, and records read at once, while folding.
 const PAGE: usize = 500;
@@ -45,6 +47,23 @@ pub struct ParkRequest<'a> {
     /// `fault`, `trap` or `limit`.
     pub reason: &'a str,
     pub error: String,
+}
+
+/// Bytes from the bus that are no event of the log, to be shown to operators.
+#[derive(Debug, Clone)]
+pub struct Stranger {
+    /// `not-an-envelope` or `not-in-log`.
+    pub reason: &'static str,
+    /// What is wrong with it, in words.
+    pub error: String,
+    /// Where the bus holds it.
+    pub coordinates: String,
+    pub topic: String,
+    /// What it says of itself, as far as it says anything.
+    pub event_id: Option<Uuid>,
+    pub aggregate_type: String,
+    pub aggregate_id: String,
+    pub sequence_number: u64,
 }
 
 /// An aggregate that a consumer may go on with.
@@ -232,6 +251,7 @@ impl Parking {
         }
         let mut error = request.error;
         error.truncate(error.floor_char_boundary(ERROR_BYTES_MAX));
+        let topic = parked_topic(record.kind == EventKind::Domain);
         let note = Note {
             dead_letter_id: letter_id(request.consumer, record.event_id),
             handler: request.consumer.to_owned(),
@@ -244,15 +264,43 @@ impl Parking {
             coordinates: None,
         };
         failpoint::pass("park.before_record");
-        self.record(PARKED, &note, "system").await?;
+        self.record(PARKED, &note, "system", topic).await?;
         failpoint::pass("park.after_record");
         Ok(())
+    }
+
+    /// Notes bytes that are no event of the log. Holds nothing up: who sends them must not stop an aggregate. Noted
+    /// once, however often they are delivered.
+    pub async fn set_aside(&self, consumer: &str, stranger: Stranger) -> Result<(), Error> {
+        let id = stranger_id(consumer, &stranger.coordinates);
+        if self.inner.letters.get(id).await?.is_some() {
+            return Ok(());
+        }
+        let topic = parked_topic(stranger.topic.ends_with("_events"));
+        let cut = |mut text: String| {
+            text.truncate(text.floor_char_boundary(ERROR_BYTES_MAX));
+            text
+        };
+        let note = Note {
+            dead_letter_id: id,
+            handler: consumer.to_owned(),
+            event_id: stranger.event_id,
+            aggregate_type: cut(stranger.aggregate_type),
+            aggregate_id: cut(stranger.aggregate_id),
+            sequence_number: stranger.sequence_number,
+            reason: stranger.reason.to_owned(),
+            error: cut(stranger.error),
+            coordinates: Some(stranger.coordinates),
+        };
+        // The id is derived: of two members that were given the bytes one writes it.
+        let operation = Operation { id, ids_are_new: false, outcome_of: None };
+        self.append(operation, &operations(consumer), PARKED, &note, "system", topic).await
     }
 
     /// Lets the aggregate of a dead letter go on, from the parked event, in order.
     pub async fn retry(&self, id: Uuid, actor: &str) -> Result<DeadLetter, Error> {
         let letter = self.parked_letter(id).await?;
-        self.record(RELEASED, &note_of(&letter, ""), actor).await?;
+        self.record(RELEASED, &note_of(&letter, ""), actor, operations_topic()).await?;
         failpoint::pass("release.after_record");
         self.reread(id).await
     }
@@ -261,14 +309,14 @@ impl Parking {
     /// (status CANCELLED); an event is not applied to the projection.
     pub async fn discard(&self, id: Uuid, reason: &str, actor: &str) -> Result<DeadLetter, Error> {
         let letter = self.parked_letter(id).await?;
-        if let Some(event_id) = letter.event_id {
+        if let Some(event_id) = letter.event_id.filter(|_| letter.coordinates.is_none()) {
             let found = self.inner.events.find(&[event_id]).await?.pop().flatten();
             if let Some(command) = found.filter(|record| record.kind == EventKind::Command) {
                 self.cancel(&command, reason, actor).await?;
                 failpoint::pass("discard.after_cancel");
             }
         }
-        self.record(DISCARDED, &note_of(&letter, reason), actor).await?;
+        self.record(DISCARDED, &note_of(&letter, reason), actor, operations_topic()).await?;
         self.reread(id).await
     }
 
@@ -291,34 +339,38 @@ impl Parking {
             "message": format!("discarded by an operator: {reason}"),
             "problems": [],
         });
-        self.append(command.event_id, &command.aggregate, event_type::COMMAND_FAILED, &data, actor, Some(command)).await
+        let aggregate = &command.aggregate;
+        let operation = Operation { id: command.event_id, ids_are_new: false, outcome_of: Some(command) };
+        let topic = event_topic(&aggregate.kind);
+        self.append(operation, aggregate, event_type::COMMAND_FAILED, &data, actor, topic).await
     }
 
-    async fn record(&self, name: &str, note: &Note, actor: &str) -> Result<(), Error> {
-        let stream = operations(&note.handler);
-        self.append(self.inner.clock.random_id(), &stream, name, note, actor, None).await
+    async fn record(&self, name: &str, note: &Note, actor: &str, topic: String) -> Result<(), Error> {
+        let operation = Operation { id: self.inner.clock.random_id(), ids_are_new: true, outcome_of: None };
+        self.append(operation, &operations(&note.handler), name, note, actor, topic).await
     }
 
     async fn append<T: Serialize>(
         &self,
-        operation: Uuid,
+        operation: Operation<'_>,
         aggregate: &Aggregate,
         name: &str,
         data: &T,
         actor: &str,
-        outcome_of: Option<&Record>,
+        topic: String,
     ) -> Result<(), Error> {
+        let Operation { id, ids_are_new, outcome_of } = operation;
         let unreadable = |source| Error::Stored { aggregate: aggregate.clone(), source };
         let data = Json::from_value(data).map_err(|source| unreadable(source.into()))?;
         let draft = DomainDraft {
-            command_id: operation,
+            command_id: id,
             index: 0,
             event_type: name,
             aggregate,
             occurred_at: self.inner.clock.now(),
             actor,
             data: &data,
-            correlation_id: &operation.to_string(),
+            correlation_id: &id.to_string(),
             causation_id: outcome_of.map(|command| command.event_id),
             handler: None,
             read_set: &[],
@@ -326,7 +378,7 @@ impl Parking {
             schema_version: "1.0.0",
             issued: None,
             extra: None,
-            topic: event_topic(&aggregate.kind).into(),
+            topic: topic.into(),
             service: "carryall",
         };
         self.inner
@@ -336,7 +388,7 @@ impl Parking {
                 expected: Expected::Any,
                 drafts: vec![draft.build().map_err(unreadable)?],
                 outcome_of: outcome_of.map(|command| command.sequence),
-                ids_are_new: outcome_of.is_none(),
+                ids_are_new,
             })
             .await?;
         if outcome_of.is_some() { Ok(()) } else { self.fold_stream(aggregate).await }
@@ -355,7 +407,9 @@ impl Parking {
         let note: Note = serde_json::from_str(envelope.data.get())
             .map_err(|error| stored(codec::Error::Envelope { reason: format!("data of {state}: {error}") }))?;
         let letter = letter(&note, state, envelope.occurred_at);
-        let Ok(aggregate) = Aggregate::parse(&letter.aggregate_type, &letter.aggregate_id) else {
+        // What is no event of the log stops no aggregate, whichever it names.
+        let named = Aggregate::parse(&letter.aggregate_type, &letter.aggregate_id).ok();
+        let Some(aggregate) = named.filter(|_| letter.coordinates.is_none()) else {
             return Ok(self.inner.letters.put(&[letter]).await?);
         };
         self.inner.letters.put(std::slice::from_ref(&letter)).await?;
@@ -378,6 +432,24 @@ impl Parking {
         }
         Ok(())
     }
+}
+
+/// An event of this module on its way into the log.
+struct Operation<'a> {
+    /// Its event id is derived from this.
+    id: Uuid,
+    ids_are_new: bool,
+    /// The command that it ends.
+    outcome_of: Option<&'a Record>,
+}
+
+/// Topic of what a consumer sets aside. That of projections has a name of its own, which operators watch.
+fn parked_topic(is_projection: bool) -> String {
+    if is_projection { PROJECTION_FAILURES.to_owned() } else { operations_topic() }
+}
+
+fn operations_topic() -> String {
+    event_topic(&AggregateType::parse(OPERATIONS).expect("a constant that is an aggregate type"))
 }
 
 /// The stream that records what was done to a consumer.
@@ -420,4 +492,9 @@ fn note_of(letter: &DeadLetter, said: &str) -> Note {
 /// Id of the dead letter of an event at a consumer: the same however often it is parked.
 pub fn letter_id(consumer: &str, event_id: Uuid) -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("carryall:dead-letter:{consumer}:{event_id}").as_bytes())
+}
+
+/// Id of the dead letter of bytes from the bus: the same however often they are delivered.
+fn stranger_id(consumer: &str, coordinates: &str) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("carryall:dead-letter:{consumer}:at:{coordinates}").as_bytes())
 }

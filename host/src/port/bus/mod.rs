@@ -86,7 +86,7 @@ pub trait Bus: Send + Sync + std::fmt::Debug {
 
 /// Consuming side: one member of one group.
 #[async_trait]
-pub trait Subscription: Send + std::fmt::Debug {
+pub trait Subscription: Send + Sync + std::fmt::Debug {
     /// Waits for messages, then gives up to `max`; none when the member's share changed. Cancel-safe.
     async fn poll(&mut self, max: usize) -> Result<Vec<Delivery>>;
     /// The oldest `polls` polls that gave messages have had their effects: these need not come again.
