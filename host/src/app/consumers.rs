@@ -6,21 +6,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
 
 use super::parts::Parts;
 use super::supervisor::Supervisor;
 use crate::config::{Config, Role};
 use crate::domain::{Partition, command_topic, event_topic};
-use crate::projection::{self, Projector};
+use crate::projection::Projector;
 use crate::relay::{self, Relay};
 use crate::sandbox::{Active, World};
-use crate::worker::{self, Worker};
+use crate::state::{Consumer, States, Work, consumer};
+use crate::worker::Worker;
 
 /// Name of the bundled projection handler: its consumers have fixed names (contract §4).
 const BUNDLED_PROJECTION: &str = "projection";
-/// Commands or events a consumer handles at once.
+/// Records a consumer reads at once.
 const BATCH_MAX: usize = 512;
+/// Batches a worker has under way: one is decided while the ones before wait for their outcomes to be written.
+const WORKER_BATCHES_MAX: usize = 3;
+/// Batches a projection has under way: nobody waits for it as clients do for a worker, and the events that come while
+/// one is applied make the next one larger, hence cheaper.
+const PROJECTION_BATCHES_MAX: usize = 1;
 /// How often the relay stores its checkpoint while it moves.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -39,14 +44,10 @@ pub struct Consumers {
 #[derive(Clone)]
 struct Starter {
     config: Arc<Config>,
-    parts: Arc<Shared>,
+    parts: consumer::Parts,
+    states: States,
     supervisor: Supervisor,
     running: Arc<Mutex<BTreeSet<Plan>>>,
-}
-
-struct Shared {
-    worker: worker::Parts,
-    projection: projection::Parts,
 }
 
 impl Consumers {
@@ -54,7 +55,8 @@ impl Consumers {
     pub async fn start(config: &Config, parts: &Parts, supervisor: &Supervisor) -> anyhow::Result<Consumers> {
         let starter = Starter {
             config: Arc::new(config.clone()),
-            parts: Arc::new(Shared { worker: worker_parts(parts), projection: projection_parts(parts) }),
+            parts: consumer_parts(parts),
+            states: parts.states.clone(),
             supervisor: supervisor.clone(),
             running: Arc::default(),
         };
@@ -168,49 +170,48 @@ impl Starter {
         if !self.running.lock().insert(plan.clone()) {
             return Ok(());
         }
-        for partition in (0..self.parts.worker.events.partitions()).map(Partition) {
-            let stop = self.supervisor.signal();
-            let name = format!("{} on partition {partition}", plan.consumer());
-            self.start_on(&plan, partition, name, stop).await?;
+        for partition in (0..self.parts.events.partitions()).map(Partition) {
+            self.start_on(&plan, partition).await?;
         }
         Ok(())
     }
 
-    async fn start_on(
-        &self,
-        plan: &Plan,
-        partition: Partition,
-        name: String,
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
-        let lease_ms = i64::try_from(self.config.lease_ms)?;
+    async fn start_on(&self, plan: &Plan, partition: Partition) -> anyhow::Result<()> {
         match plan {
             Plan::Worker { consumer, topics, attempts_max } => {
-                let options = worker::Options {
-                    consumer: consumer.clone(),
-                    topics: topics.clone(),
-                    attempts_max: *attempts_max,
-                    lease_ms,
-                    heartbeat_interval: Duration::from_millis(self.config.heartbeat_ms),
-                    batch_max: BATCH_MAX,
-                };
-                let worker = Worker::open(options, self.parts.worker.clone(), partition).await?;
-                self.supervisor.spawn(name, worker.run(stop));
+                let options = self.options(consumer, topics.clone(), *attempts_max, WORKER_BATCHES_MAX)?;
+                self.spawn(options, partition, Worker::new(self.states.clone())).await
             }
             Plan::Projector { consumer, handler, topic, kind } => {
-                let options = projection::Options {
-                    consumer: consumer.clone(),
-                    handler: handler.clone(),
-                    topic: topic.clone(),
-                    kind: kind.clone(),
-                    attempts_max: self.config.projection_attempts_max,
-                    lease_ms,
-                    batch_max: BATCH_MAX,
-                };
-                let projector = Projector::open(options, self.parts.projection.clone(), partition).await?;
-                self.supervisor.spawn(name, projector.run(stop));
+                let attempts_max = self.config.projection_attempts_max;
+                let options = self.options(consumer, vec![topic.clone()], attempts_max, PROJECTION_BATCHES_MAX)?;
+                self.spawn(options, partition, Projector { handler: handler.clone(), kind: kind.clone() }).await
             }
         }
+    }
+
+    fn options(
+        &self,
+        consumer: &str,
+        topics: Vec<String>,
+        attempts_max: u32,
+        batches_max: usize,
+    ) -> anyhow::Result<consumer::Options> {
+        Ok(consumer::Options {
+            consumer: consumer.to_owned(),
+            topics,
+            attempts_max,
+            lease_ms: i64::try_from(self.config.lease_ms)?,
+            heartbeat_interval: Duration::from_millis(self.config.heartbeat_ms),
+            batch_max: BATCH_MAX,
+            batches_max,
+        })
+    }
+
+    async fn spawn(&self, options: consumer::Options, partition: Partition, work: impl Work) -> anyhow::Result<()> {
+        let name = format!("{} on partition {partition}", options.consumer);
+        let consumer = Consumer::open(options, self.parts.clone(), partition, work).await?;
+        self.supervisor.spawn(name, consumer.run(self.supervisor.signal()));
         Ok(())
     }
 }
@@ -240,23 +241,8 @@ async fn start_relay(config: &Config, parts: &Parts, supervisor: &Supervisor) ->
     Ok(())
 }
 
-fn worker_parts(parts: &Parts) -> worker::Parts {
-    worker::Parts {
-        events: parts.events.clone(),
-        states: parts.states.clone(),
-        registry: parts.registry.clone(),
-        read_model: parts.read_model.clone(),
-        bus: parts.bus.clone(),
-        clock: parts.clock.clone(),
-        parking: parts.parking.clone(),
-        progress: parts.progress.clone(),
-        metrics: parts.metrics.clone(),
-        owner: parts.owner.clone(),
-    }
-}
-
-fn projection_parts(parts: &Parts) -> projection::Parts {
-    projection::Parts {
+fn consumer_parts(parts: &Parts) -> consumer::Parts {
+    consumer::Parts {
         events: parts.events.clone(),
         catalog: parts.catalog.clone(),
         registry: parts.registry.clone(),

@@ -1,11 +1,15 @@
 //! Projection consumers over a store in memory: each event once, in order, and what remains when something fails.
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::*;
+use crate::domain::Position;
 use crate::sandbox::Handler;
-use crate::state::Release;
+use crate::state::Consumer;
+use crate::state::consumer::{CHECKPOINT_INTERVAL, Options};
 use crate::state::parking::letter_id;
 use crate::tests::components::{NARROW_BYTES, component, narrow, sandbox, together};
 use crate::tests::{P0, Process, Store};
@@ -25,58 +29,22 @@ fn narrow_accounts() -> Arc<Handler> {
 fn options() -> Options {
     Options {
         consumer: CONSUMER.into(),
-        handler: "account-projection".into(),
-        topic: "account_events".into(),
-        kind: Some(ACCOUNT.into()),
+        topics: vec!["account_events".into()],
         attempts_max: 3,
         lease_ms: 30_000,
+        heartbeat_interval: Duration::from_secs(10),
         batch_max: 100,
+        batches_max: 1,
     }
 }
 
-async fn projector_with(process: &Process, options: Options) -> Projector {
-    let parts = Parts {
-        events: process.events.clone(),
-        catalog: process.catalog.clone(),
-        registry: process.store.registry.clone(),
-        read_model: process.store.read_model.clone(),
-        bus: process.bus.clone(),
-        clock: process.store.clock(),
-        parking: process.parking.clone(),
-        progress: process.progress.clone(),
-        metrics: process.metrics.clone(),
-        owner: process.owner.clone(),
-    };
-    Projector::open(options, parts, P0).await.unwrap()
+async fn projector_with(process: &Process, options: Options) -> Consumer<Projector> {
+    let projector = Projector { handler: "account-projection".into(), kind: Some(ACCOUNT.into()) };
+    Consumer::open(options, process.parts(), P0, projector).await.unwrap()
 }
 
-async fn projector(process: &Process) -> Projector {
+async fn projector(process: &Process) -> Consumer<Projector> {
     projector_with(process, options()).await
-}
-
-/// Lets it work, and time pass, until nothing is left to do. Gives how often a part was away.
-async fn settle(process: &Process, projector: &mut Projector) -> usize {
-    let clock = &process.store.clock;
-    let mut errors = 0;
-    for _ in 0..200 {
-        match projector.work().await {
-            Ok(true) => {}
-            Ok(false) => match projector.held.next_due() {
-                None => return errors,
-                Some(due) => clock.advance(due.saturating_sub(projector.parts.clock.monotonic())),
-            },
-            Err(_) => {
-                errors += 1;
-                projector.held.rearm(projector.parts.clock.monotonic());
-            }
-        }
-    }
-    panic!("the projection does not come to rest: {:?}", projector.held);
-}
-
-fn hear(projector: &mut Projector, release: &Release) {
-    let sequence = Sequence(release.letter.sequence_number);
-    projector.held.release(&release.aggregate, Place { position: Position(u64::MAX), sequence });
 }
 
 async fn open(process: &Process, id: &str) -> Record {
@@ -101,15 +69,15 @@ async fn events_are_applied_once_also_from_an_older_checkpoint() {
     }
     let refused = process.note(ACCOUNT, "a", "COMMAND_FAILED", json!({"code": "no"})).await;
     let mut first = projector(&process).await;
-    settle(&process, &mut first).await;
+    first.settle(&process).await;
     assert_eq!(balance(&store, "a").await, Some(json!(5)));
     assert_eq!(store.checkpoint(CONSUMER).await, process.events.end(P0));
     let rows = store.rows(CONSUMER, "done").await;
     assert!(rows.len() == 6 && rows.iter().all(|row| row.event_id != refused.event_id), "{rows:?}");
     let next = store.run(2, together([accounts()])).await;
     let mut second = projector(&next).await;
-    second.cursor = Position(0);
-    settle(&next, &mut second).await;
+    second.go_back(Position(0));
+    second.settle(&next).await;
     let again = store.rows(CONSUMER, "done").await;
     assert!(again.len() == 6 && again.iter().all(|row| row.attempt_count == 1), "{again:?}");
 }
@@ -129,7 +97,7 @@ async fn a_poison_event_parks_its_aggregate_only() {
     projector.work().await.unwrap();
     assert_eq!(projector.checkpoint(), bad.position, "it waits for what is tried again");
     assert!(store.checkpoint(CONSUMER).await <= bad.position);
-    settle(&process, &mut projector).await;
+    projector.settle(&process).await;
     for index in 0..20 {
         let wanted = if index == 7 { 0 } else { index };
         assert_eq!(balance(&store, &format!("a{index}")).await, Some(json!(wanted)), "a{index}");
@@ -147,14 +115,14 @@ async fn a_retry_with_a_mended_handler_applies_in_order() {
     let long = json!({"owner": "A".repeat(NARROW_BYTES)});
     let opened = process.note(ACCOUNT, "a", "ACCOUNT_OPENED", long).await;
     deposit(&process, "a", json!(5)).await;
-    settle(&process, &mut projector).await;
+    projector.settle(&process).await;
     deposit(&process, "a", json!(8)).await;
-    settle(&process, &mut projector).await;
+    projector.settle(&process).await;
     assert_eq!(balance(&store, "a").await, None);
     process.catalog.replace(together([accounts()]));
     process.parking.retry(letter_id(CONSUMER, opened.event_id), "alice").await.unwrap();
-    hear(&mut projector, &releases.recv().await.unwrap());
-    settle(&process, &mut projector).await;
+    projector.hear(releases.recv().await);
+    projector.settle(&process).await;
     assert_eq!(balance(&store, "a").await, Some(json!(8)));
     assert_eq!(store.rows(CONSUMER, "done").await.len(), 3);
 }
@@ -166,14 +134,14 @@ async fn a_release_that_nobody_heard_is_found_by_the_next_run() {
     let long = json!({"owner": "A".repeat(NARROW_BYTES)});
     let opened = process.note(ACCOUNT, "a", "ACCOUNT_OPENED", long).await;
     let mut first = projector(&process).await;
-    settle(&process, &mut first).await;
+    first.settle(&process).await;
     store.clock.advance(CHECKPOINT_INTERVAL);
-    settle(&process, &mut first).await;
+    first.settle(&process).await;
     assert!(store.checkpoint(CONSUMER).await > opened.position);
     drop(first);
     process.parking.retry(letter_id(CONSUMER, opened.event_id), "alice").await.unwrap();
     let process = store.run(2, together([accounts()])).await;
-    settle(&process, &mut projector(&process).await).await;
+    projector(&process).await.settle(&process).await;
     assert_eq!(balance(&store, "a").await, Some(json!(0)));
 }
 
@@ -184,17 +152,17 @@ async fn a_parked_event_of_an_earlier_run_is_retried_before_what_came_since() {
     let long = json!({"owner": "A".repeat(NARROW_BYTES)});
     let opened = process.note(ACCOUNT, "a", "ACCOUNT_OPENED", long).await;
     let mut first = projector(&process).await;
-    settle(&process, &mut first).await;
+    first.settle(&process).await;
     store.clock.advance(CHECKPOINT_INTERVAL);
-    settle(&process, &mut first).await;
+    first.settle(&process).await;
     let process = store.run(2, together([accounts()])).await;
     let mut second = projector(&process).await;
     let mut releases = process.parking.releases();
     deposit(&process, "a", json!(5)).await;
-    settle(&process, &mut second).await;
+    second.settle(&process).await;
     process.parking.retry(letter_id(CONSUMER, opened.event_id), "alice").await.unwrap();
-    hear(&mut second, &releases.recv().await.unwrap());
-    settle(&process, &mut second).await;
+    second.hear(releases.recv().await);
+    second.settle(&process).await;
     assert_eq!(balance(&store, "a").await, Some(json!(5)));
     assert_eq!(store.rows(CONSUMER, "done").await.len(), 2);
 }
@@ -208,20 +176,20 @@ async fn a_discarded_event_is_skipped_also_by_a_rebuild() {
     open(&process, "a").await;
     let bad = deposit(&process, "a", json!("much")).await;
     deposit(&process, "a", json!(9)).await;
-    settle(&process, &mut projector_1).await;
+    projector_1.settle(&process).await;
     assert_eq!(balance(&store, "a").await, Some(json!(0)));
     // Built anew while it is parked, the read model is the same.
     let rebuilt = store.without_database();
     let again = rebuilt.run(2, together([accounts()])).await;
-    settle(&again, &mut projector(&again).await).await;
+    projector(&again).await.settle(&again).await;
     assert_eq!(balance(&rebuilt, "a").await, Some(json!(0)));
     process.parking.discard(letter_id(CONSUMER, bad.event_id), "nonsense", "alice").await.unwrap();
-    hear(&mut projector_1, &releases.recv().await.unwrap());
-    settle(&process, &mut projector_1).await;
+    projector_1.hear(releases.recv().await);
+    projector_1.settle(&process).await;
     assert_eq!(balance(&store, "a").await, Some(json!(9)));
     let rebuilt = store.without_database();
     let again = rebuilt.run(3, together([accounts()])).await;
-    settle(&again, &mut projector(&again).await).await;
+    projector(&again).await.settle(&again).await;
     assert_eq!(rebuilt.document("accounts", "a").await, store.document("accounts", "a").await);
 }
 
@@ -236,10 +204,9 @@ async fn a_read_model_that_is_away_loses_nothing() {
     let mut projector = projector_with(&process, Options { batch_max: 3, ..options() }).await;
     store.failures.after("apply", 1, 2);
     let mut errors = 0;
-    while projector.cursor < process.events.end(P0) {
+    while projector.checkpoint() < process.events.end(P0) {
         errors += usize::from(projector.work().await.is_err());
-        projector.held.rearm(store.clock().monotonic());
-        assert!(store.checkpoint(CONSUMER).await <= projector.cursor);
+        assert!(store.checkpoint(CONSUMER).await <= projector.checkpoint());
     }
     assert_eq!(errors, 2);
     for id in ["a", "b"] {
@@ -253,13 +220,13 @@ async fn a_stale_write_changes_nothing() {
     let process = store.process(together([accounts()])).await;
     open(&process, "a").await;
     deposit(&process, "a", json!(5)).await;
-    settle(&process, &mut projector(&process).await).await;
+    projector(&process).await.settle(&process).await;
     // Another consumer of the same build begins with the first event.
     let late = Options { consumer: "late:Account".into(), batch_max: 1, ..options() };
     let mut late = projector_with(&process, late).await;
     late.work().await.unwrap();
     assert_eq!(balance(&store, "a").await, Some(json!(5)));
-    settle(&process, &mut late).await;
+    late.settle(&process).await;
     assert_eq!(balance(&store, "a").await, Some(json!(5)));
 }
 
@@ -277,9 +244,8 @@ async fn an_event_whose_claim_was_lost_holds_the_checkpoint_back() {
     slow.work().await.unwrap_err();
     projector.work().await.unwrap();
     assert_eq!(projector.checkpoint(), opened.position);
-    slow.held.rearm(store.clock().monotonic());
-    settle(&other, &mut slow).await;
-    settle(&process, &mut projector).await;
+    slow.settle(&other).await;
+    projector.settle(&process).await;
     assert_eq!(projector.checkpoint(), process.events.end(P0));
     assert_eq!(balance(&store, "a").await, Some(json!(0)));
 }

@@ -5,15 +5,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::Error;
-use crate::domain::Aggregate;
 use crate::event_store::Record;
 use crate::failpoint;
 use crate::port;
 use crate::port::clock::Clock;
-use crate::port::registry::{Claim, Claimed, Finished, Owner, Registry, Status};
+use crate::port::registry::{Claim, ClaimFilter, Claimed, Finished, Owner, Registry, Status};
 
 /// Claims of one consumer in this run of the process.
 #[derive(Debug)]
@@ -23,8 +23,8 @@ pub struct Claims {
     consumer: String,
     owner: Owner,
     lease_ms: i64,
-    /// Claims held and not settled. Bounded by what a consumer claims at once and holds back.
-    open: HashMap<Uuid, (Aggregate, Finished)>,
+    /// Claims held and not settled, with their attempt. Bounded by what a consumer claims at once and holds back.
+    open: Mutex<HashMap<Uuid, u32>>,
 }
 
 impl Claims {
@@ -36,14 +36,12 @@ impl Claims {
         owner: Owner,
         lease_ms: i64,
     ) -> Claims {
-        Claims { registry, clock, consumer: consumer.to_owned(), owner, lease_ms, open: HashMap::new() }
+        Claims { registry, clock, consumer: consumer.to_owned(), owner, lease_ms, open: Mutex::default() }
     }
 
     /// Claims events, in order.
-    pub async fn claim<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> Result<Vec<Claimed>, Error> {
-        let records: Vec<&Record> = records.collect();
+    pub async fn claim<'a>(&self, records: impl Iterator<Item = &'a Record>) -> Result<Vec<Claimed>, Error> {
         let claims: Vec<Claim> = records
-            .iter()
             .map(|record| Claim {
                 event_id: record.event_id,
                 aggregate_id: record.aggregate.id.as_str().to_owned(),
@@ -57,38 +55,66 @@ impl Claims {
         let now = self.clock.now();
         let mut answers = self.registry.claim(&self.consumer, &self.owner, &claims, self.lease_ms, now).await?;
         failpoint::pass("claim.after");
-        for (record, answer) in records.into_iter().zip(&mut answers) {
-            match answer {
-                Claimed::Yes { attempt } => {
-                    let claim = (record.aggregate.clone(), finished(record, *attempt));
-                    self.open.insert(record.event_id, claim);
-                }
-                Claimed::InProgress => {
-                    if let Some((_, held)) = self.open.get(&record.event_id) {
-                        *answer = Claimed::Yes { attempt: held.attempt };
+        let mut unknown = Vec::new();
+        {
+            let mut open = self.open.lock();
+            for (claim, answer) in claims.iter().zip(&mut answers) {
+                match (&answer, open.get(&claim.event_id)) {
+                    (Claimed::Yes { attempt }, _) => {
+                        open.insert(claim.event_id, *attempt);
+                    }
+                    (Claimed::InProgress, Some(attempt)) => *answer = Claimed::Yes { attempt: *attempt },
+                    (Claimed::InProgress, None) => unknown.push(claim.event_id),
+                    (Claimed::DuplicateDone | Claimed::Stale | Claimed::Parked, _) => {
+                        open.remove(&claim.event_id);
                     }
                 }
-                Claimed::DuplicateDone | Claimed::Stale | Claimed::Parked => {
-                    self.open.remove(&record.event_id);
+            }
+        }
+        if !unknown.is_empty() {
+            self.adopt(unknown).await?;
+            let open = self.open.lock();
+            for (claim, answer) in claims.iter().zip(&mut answers) {
+                if let (Claimed::InProgress, Some(attempt)) = (&answer, open.get(&claim.event_id)) {
+                    *answer = Claimed::Yes { attempt: *attempt };
                 }
             }
         }
         Ok(answers)
     }
 
-    /// Claims held of one aggregate.
-    pub fn open_of(&self, aggregate: &Aggregate) -> Vec<Finished> {
-        self.open.values().filter(|(of, _)| of == aggregate).map(|(_, claim)| claim.clone()).collect()
+    /// Finds claims of this run whose answer was lost: nobody else could take them before their lease is over.
+    async fn adopt(&self, event_ids: Vec<Uuid>) -> Result<(), Error> {
+        let filter = ClaimFilter {
+            handler: Some(self.consumer.clone()),
+            status: Some(Status::Processing),
+            limit: event_ids.len(),
+            event_ids,
+            ..ClaimFilter::default()
+        };
+        let owner = self.owner.to_string();
+        let rows = self.registry.rows(&filter).await?;
+        let ours = rows.into_iter().filter(|row| row.owner.as_deref() == Some(&*owner));
+        self.open.lock().extend(ours.map(|row| (row.event_id, row.attempt_count)));
+        Ok(())
     }
 
-    /// Renews claims while something takes long. A lost one is found out when it is settled.
-    pub async fn heartbeat(&self, ids: &[Uuid]) -> Result<(), Error> {
-        self.registry.heartbeat(&self.consumer, &self.owner, ids, self.clock.now()).await?;
+    /// Whether some are held and not settled.
+    pub fn are_open(&self) -> bool {
+        !self.open.lock().is_empty()
+    }
+
+    /// Renews every claim that is held. A lost one is found out when it is settled.
+    pub async fn heartbeat(&self) -> Result<(), Error> {
+        let ids: Vec<Uuid> = self.open.lock().keys().copied().collect();
+        if !ids.is_empty() {
+            self.registry.heartbeat(&self.consumer, &self.owner, &ids, self.clock.now()).await?;
+        }
         Ok(())
     }
 
     /// Marks events done; gives how many were still ours.
-    pub async fn done(&mut self, finished: &[Finished]) -> Result<usize, Error> {
+    pub async fn done(&self, finished: &[Finished]) -> Result<usize, Error> {
         if finished.is_empty() {
             return Ok(0);
         }
@@ -103,23 +129,24 @@ impl Claims {
     }
 
     /// Notes claims that a sink settled in its own transaction.
-    pub fn settled(&mut self, finished: &[Finished]) {
+    pub fn settled(&self, finished: &[Finished]) {
+        let mut open = self.open.lock();
         for event in finished {
-            self.open.remove(&event.event_id);
+            open.remove(&event.event_id);
         }
     }
 
     /// Ends an attempt without an effect.
-    pub async fn fail(&mut self, event: &Finished, status: Status, error: &str) -> Result<(), Error> {
+    pub async fn fail(&self, event: &Finished, status: Status, error: &str) -> Result<(), Error> {
         port::fail_at("fail.before")?;
         self.registry.fail(&self.consumer, &self.owner, event, status, error, self.clock.now()).await?;
         failpoint::pass("fail.after");
-        self.open.remove(&event.event_id);
+        self.open.lock().remove(&event.event_id);
         Ok(())
     }
 
     /// Claims events behind a parked one, and gives them rows that say so.
-    pub async fn park_behind(&mut self, records: &[Record]) -> Result<(), Error> {
+    pub async fn park_behind(&self, records: &[Record]) -> Result<(), Error> {
         let answers = self.claim(records.iter()).await?;
         for (record, claimed) in records.iter().zip(answers) {
             if let Claimed::Yes { attempt } = claimed {
@@ -131,8 +158,8 @@ impl Claims {
     }
 
     /// Makes an event claimable again, whatever its row says but `done`.
-    pub async fn release(&mut self, event_id: Uuid) -> Result<(), Error> {
-        self.open.remove(&event_id);
+    pub async fn release(&self, event_id: Uuid) -> Result<(), Error> {
+        self.open.lock().remove(&event_id);
         self.registry.release(&self.consumer, event_id, self.clock.now()).await?;
         Ok(())
     }

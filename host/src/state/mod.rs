@@ -4,6 +4,7 @@
 
 pub mod claims;
 pub mod completions;
+pub mod consumer;
 pub mod fold;
 pub mod held;
 pub mod intake;
@@ -14,6 +15,7 @@ pub mod states;
 
 pub use claims::{Claims, finished};
 pub use completions::Completions;
+pub use consumer::{Batch, Consumer, Context, Item, Work};
 pub use fold::{EventView, Folded, Stream};
 pub use held::{Held, Place, WAITING_MAX};
 pub use intake::Intake;

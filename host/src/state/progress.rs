@@ -77,8 +77,10 @@ impl Progress {
     /// Moves a consumer's position forward.
     pub fn publish(&self, consumer: &str, partition: Partition, position: Position, at: Option<Timestamp>) {
         self.change(consumer, partition, |row| {
-            row.position = row.position.max(position);
             row.last_event_at = at.or(row.last_event_at);
+            let moves = row.position < position;
+            row.position = row.position.max(position);
+            moves
         });
     }
 
@@ -86,17 +88,17 @@ impl Progress {
     pub fn set_state(&self, consumer: &str, partition: Partition, state: ConsumerState, error: Option<String>) {
         self.change(consumer, partition, |row| {
             row.state = state;
-            if error.is_some() {
-                row.last_error = error;
-            }
+            row.last_error = error.or_else(|| row.last_error.take());
+            false
         });
     }
 
-    fn change(&self, consumer: &str, partition: Partition, change: impl FnOnce(&mut ConsumerProgress)) {
-        if let Some(row) = self.table.write().rows.get_mut(&(consumer.to_owned(), partition)) {
-            change(row);
+    /// Changes a row; those who wait are woken when its position moved.
+    fn change(&self, consumer: &str, partition: Partition, change: impl FnOnce(&mut ConsumerProgress) -> bool) {
+        let moved = self.table.write().rows.get_mut(&(consumer.to_owned(), partition)).is_some_and(change);
+        if moved {
+            self.wake();
         }
-        self.wake();
     }
 
     fn wake(&self) {

@@ -73,7 +73,9 @@ impl Registry for FailingRegistry {
         now: Timestamp,
     ) -> Result<Vec<Claimed>> {
         self.failures.meet("claim")?;
-        self.inner.claim(handler, owner, claims, lease_ms, now).await
+        let claimed = self.inner.claim(handler, owner, claims, lease_ms, now).await?;
+        self.failures.meet("claim's answer")?;
+        Ok(claimed)
     }
 
     async fn heartbeat(&self, handler: &str, owner: &Owner, ids: &[Uuid], now: Timestamp) -> Result<Vec<Uuid>> {

@@ -27,7 +27,7 @@ use crate::port::object_store::memory::MemoryStore;
 use crate::port::read_model::{DocumentKey, MemoryReadModel, ReadModel as _};
 use crate::port::registry::{ClaimFilter, ClaimRow, MemoryRegistry, Owner, Registry as _};
 use crate::sandbox::{Active, Catalog};
-use crate::state::{Parking, Progress, States};
+use crate::state::{Parking, Progress, States, consumer};
 use failing::{FailingReadModel, FailingRegistry, Failures};
 
 /// Bytes of folded states that a process keeps.
@@ -141,6 +141,22 @@ impl Store {
 }
 
 impl Process {
+    /// What a consumer of this process needs.
+    pub fn parts(&self) -> consumer::Parts {
+        consumer::Parts {
+            events: self.events.clone(),
+            catalog: self.catalog.clone(),
+            registry: self.store.registry.clone(),
+            read_model: self.store.read_model.clone(),
+            bus: self.bus.clone(),
+            clock: self.store.clock(),
+            parking: self.parking.clone(),
+            progress: self.progress.clone(),
+            metrics: self.metrics.clone(),
+            owner: self.owner.clone(),
+        }
+    }
+
     /// Appends a command, as a client that expects nothing.
     pub async fn send(&self, kind: &str, id: &str, name: &str, payload: Value) -> Record {
         self.send_expecting(kind, id, name, payload, None).await

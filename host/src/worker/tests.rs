@@ -4,11 +4,17 @@
 mod parked;
 mod reads;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::domain::derived_id;
+use crate::domain::{Aggregate, Position, derived_id};
 use crate::sandbox::{Active, Handler};
+use crate::state::Consumer;
+use crate::state::consumer::Options;
 use crate::tests::components::{abuse, active, narrow, sandbox, together, variant};
 use crate::tests::{P0, Process, Store};
 
@@ -41,57 +47,16 @@ fn options() -> Options {
         lease_ms: 30_000,
         heartbeat_interval: Duration::from_secs(10),
         batch_max: 100,
+        batches_max: 3,
     }
 }
 
-fn parts(process: &Process) -> Parts {
-    Parts {
-        events: process.events.clone(),
-        states: process.states.clone(),
-        registry: process.store.registry.clone(),
-        read_model: process.store.read_model.clone(),
-        bus: process.bus.clone(),
-        clock: process.store.clock(),
-        parking: process.parking.clone(),
-        progress: process.progress.clone(),
-        metrics: process.metrics.clone(),
-        owner: process.owner.clone(),
-    }
+async fn worker_with(process: &Process, options: Options) -> Consumer<Worker> {
+    Consumer::open(options, process.parts(), P0, Worker::new(process.states.clone())).await.unwrap()
 }
 
-async fn worker_with(process: &Process, options: Options) -> Worker {
-    Worker::open(options, parts(process), P0).await.unwrap()
-}
-
-async fn worker(process: &Process) -> Worker {
+async fn worker(process: &Process) -> Consumer<Worker> {
     worker_with(process, options()).await
-}
-
-/// Lets the worker work, and time pass, until nothing is left to do. Gives how often a part was away.
-async fn settle(process: &Process, worker: &mut Worker) -> usize {
-    let clock = &process.store.clock;
-    let mut errors = 0;
-    for _ in 0..200 {
-        match worker.work().await {
-            Ok(true) => {}
-            Ok(false) => match worker.held.next_due() {
-                None => return errors,
-                Some(due) => clock.advance(due.saturating_sub(worker.parts.clock.monotonic())),
-            },
-            Err(_) => {
-                errors += 1;
-                worker.held.rearm(worker.parts.clock.monotonic());
-            }
-        }
-    }
-    panic!("the worker does not come to rest: {:?}", worker.held);
-}
-
-/// The checkpoint that is stored when time has passed.
-async fn checkpoint(process: &Process, worker: &mut Worker) -> Position {
-    process.store.clock.advance(CHECKPOINT_INTERVAL);
-    worker.work().await.unwrap();
-    process.store.checkpoint(CONSUMER).await
 }
 
 /// Ids of the commands of an aggregate in the order of their outcomes.
@@ -104,13 +69,13 @@ async fn a_command_gets_its_outcome_once_and_its_row() {
     let process = Store::new().process(together([decider()])).await;
     let command = process.send(THING, "a", "ECHO", small()).await;
     let mut worker = worker(&process).await;
-    settle(&process, &mut worker).await;
+    worker.settle(&process).await;
     assert_eq!(process.outcome(command.event_id).await, ["NOTED"]);
-    worker.cursor = Position(0);
-    settle(&process, &mut worker).await;
+    worker.go_back(Position(0));
+    worker.settle(&process).await;
     assert_eq!(process.told(THING, "a").await, ["NOTED"]);
     assert_eq!(process.store.rows(CONSUMER, "done").await.len(), 1);
-    assert_eq!(checkpoint(&process, &mut worker).await, process.events.end(P0));
+    assert_eq!(worker.stored_checkpoint(&process).await, process.events.end(P0));
     assert_eq!(process.progress.get(CONSUMER, P0), Some(process.events.end(P0)));
 }
 
@@ -124,7 +89,7 @@ async fn commands_of_one_aggregate_are_decided_in_their_order() {
     }
     // Fewer than one aggregate has: the rest is taken up by itself.
     let mut worker = worker_with(&process, Options { batch_max: 3, ..options() }).await;
-    settle(&process, &mut worker).await;
+    worker.settle(&process).await;
     assert_eq!(decided(&process, "a").await, sent);
     assert_eq!(process.told(THING, "b").await.len(), 7);
     let folded = process.states.load(&Aggregate::parse(THING, "a").unwrap()).await.unwrap();
@@ -139,17 +104,17 @@ async fn what_the_log_shows_decided_is_not_decided_again() {
     for id in ["a", "b", "a", "a"] {
         process.send(THING, id, "ECHO", large()).await;
     }
-    settle(&process, &mut worker(&process).await).await;
+    worker(&process).await.settle(&process).await;
     let end = process.events.end(P0);
     // The database is lost, and the handler of today would fail on every one of them, at once for good.
     let store = store.without_database();
     let process = store.run(2, together([narrow_decider()])).await;
     let strict = Options { attempts_max: 1, batch_max: 1, ..options() };
     let mut worker = worker_with(&process, strict).await;
-    settle(&process, &mut worker).await;
+    worker.settle(&process).await;
     assert_eq!(process.events.end(P0), end, "nothing was appended");
     assert_eq!(store.rows(CONSUMER, "done").await.len(), 4);
-    assert_eq!(checkpoint(&process, &mut worker).await, end);
+    assert_eq!(worker.stored_checkpoint(&process).await, end);
 }
 
 #[tokio::test]
@@ -165,8 +130,8 @@ async fn an_outcome_whose_row_was_not_written_is_kept() {
     // The same run goes on, or the next one does.
     let next = store.run(2, together([decider()])).await;
     let mut second = worker(&next).await;
-    settle(&next, &mut second).await;
-    settle(&process, &mut first).await;
+    second.settle(&next).await;
+    first.settle(&process).await;
     assert_eq!(next.told(THING, "a").await, ["NOTED"]);
     assert_eq!(store.rows(CONSUMER, "done").await.len(), 1);
 }
@@ -184,7 +149,6 @@ async fn a_batch_that_was_cut_short_goes_on_at_once() {
     for call in ["claim", "fail", "done"] {
         store.failures.next(call);
         worker.work().await.unwrap_err();
-        worker.held.rearm(begun);
     }
     worker.work().await.unwrap();
     assert!(store.failures.are_over());
@@ -192,9 +156,8 @@ async fn a_batch_that_was_cut_short_goes_on_at_once() {
     for (id, count) in [("a", 2), ("b", 1), ("c", 1)] {
         assert_eq!(process.told(THING, id).await.len(), count, "{id}");
     }
-    settle(&process, &mut worker).await;
+    worker.settle(&process).await;
     assert_eq!(store.rows(CONSUMER, "done").await.len(), 4);
-    assert!(worker.finished.is_empty());
 }
 
 #[tokio::test]
@@ -213,9 +176,8 @@ async fn held_commands_behind_the_cursor_survive_a_batch_that_was_cut_short() {
     // Both get their first outcome; then b fails, and its row cannot be written while a's second outcome is at hand.
     store.failures.next("fail");
     worker.work().await.unwrap_err();
-    worker.held.rearm(store.clock().monotonic());
     assert!(worker.checkpoint() <= Position(2), "the checkpoint waits for what is undecided");
-    settle(&process, &mut worker).await;
+    worker.settle(&process).await;
     assert_eq!(process.outcome(waiting.event_id).await, ["NOTED"]);
 }
 
@@ -239,8 +201,8 @@ async fn two_workers_give_each_command_one_outcome() {
         one.unwrap();
         two.unwrap();
     }
-    settle(&process, &mut first).await;
-    settle(&other, &mut second).await;
+    first.settle(&process).await;
+    second.settle(&other).await;
     for id in ["a", "b"] {
         let outcomes = decided(&process, id).await;
         let commands: Vec<uuid::Uuid> = process.stream(THING, id).await.iter().map(|r| r.event_id).take(5).collect();
@@ -262,7 +224,7 @@ async fn who_relied_on_a_command_that_failed_fails_as_well() {
         relying.push(sent);
     }
     let free = process.send(THING, "a", "ECHO", small()).await;
-    settle(&process, &mut worker(&process).await).await;
+    worker(&process).await.settle(&process).await;
     assert_eq!(process.ending(refused.event_id).await["code"], "no");
     for command in relying {
         assert_eq!(process.ending(command.event_id).await["code"], "predecessor-failed");
@@ -301,7 +263,7 @@ async fn commands_issued_before_a_crash_are_not_issued_again() {
         };
         process.events.append(append).await.unwrap();
     }
-    settle(&process, &mut worker(&process).await).await;
+    worker(&process).await.settle(&process).await;
     assert_eq!(process.ending(origin.event_id).await["issued"], 3);
     for index in 0..3 {
         let id = derived_id::issued_command(origin.event_id, index);
@@ -316,10 +278,10 @@ async fn each_event_names_the_handler_that_made_it() {
     let mut worker = worker(&process).await;
     let next = sandbox().load(&variant(&abuse("decider").into(), 2)).unwrap();
     let before = process.send(THING, "a", "ECHO", small()).await;
-    settle(&process, &mut worker).await;
+    worker.settle(&process).await;
     process.catalog.replace(Active::new([active(next.clone(), 2)]).unwrap());
     let after = process.send(THING, "a", "ECHO", small()).await;
-    settle(&process, &mut worker).await;
+    worker.settle(&process).await;
     for (command, digest, revision) in [(before, decider().digest(), 1), (after, next.digest(), 2)] {
         let outcome = process.events.outcome(command.event_id).await.unwrap().remove(0);
         let metadata: Value = serde_json::from_slice::<Value>(&outcome.line).unwrap()["metadata"].clone();
@@ -339,7 +301,7 @@ async fn commands_wait_in_the_log_until_a_handler_is_active() {
     }
     assert_eq!(worker.checkpoint(), Position(0));
     process.catalog.replace(together([decider()]));
-    settle(&process, &mut worker).await;
+    worker.settle(&process).await;
     assert_eq!(process.outcome(command.event_id).await, ["NOTED"]);
 }
 

@@ -1,6 +1,8 @@
 //! Aggregates whose handler fails: tried again, parked, released in order, and everything else goes on.
 
 use super::*;
+use crate::event_store::Record;
+use crate::state::Release;
 use crate::state::parking::letter_id;
 
 fn thing(id: &str) -> Aggregate {
@@ -8,21 +10,21 @@ fn thing(id: &str) -> Aggregate {
 }
 
 /// A parked aggregate `a` with two commands behind the one that does not fit, and `b` that goes on.
-async fn parked(process: &Process, worker: &mut Worker) -> Vec<Record> {
+async fn parked(process: &Process, worker: &mut Consumer<Worker>) -> Vec<Record> {
     let mut commands = vec![process.send(THING, "a", "ECHO", small()).await];
     commands.push(process.send(THING, "a", "ECHO", large()).await);
     process.send(THING, "b", "ECHO", small()).await;
     commands.push(process.send(THING, "a", "ECHO", small()).await);
-    settle(process, worker).await;
+    worker.settle(process).await;
     commands.push(process.send(THING, "a", "ECHO", small()).await);
-    settle(process, worker).await;
+    worker.settle(process).await;
     assert!(process.parking.is_parked(CONSUMER, &thing("a")));
     commands
 }
 
 /// Hears a release as the running worker does.
-async fn hear(worker: &mut Worker, releases: &mut tokio::sync::broadcast::Receiver<Release>) {
-    worker.release(&releases.recv().await.unwrap());
+async fn hear(worker: &mut Consumer<Worker>, releases: &mut tokio::sync::broadcast::Receiver<Release>) {
+    worker.hear(releases.recv().await);
 }
 
 #[tokio::test]
@@ -37,7 +39,7 @@ async fn a_failing_command_is_tried_some_times_then_its_aggregate_is_parked() {
     let attempts: Vec<(uuid::Uuid, u32)> = rows.iter().map(|row| (row.event_id, row.attempt_count)).collect();
     assert_eq!(attempts.len(), 3);
     assert_eq!(attempts[0], (commands[1].event_id, ATTEMPTS_MAX));
-    assert_eq!(checkpoint(&process, &mut worker).await, process.events.end(P0));
+    assert_eq!(worker.stored_checkpoint(&process).await, process.events.end(P0));
     let letter = process.parking.letter(CONSUMER, &thing("a")).unwrap();
     assert_eq!((letter.reason.as_str(), letter.sequence_number), ("limit", commands[1].sequence.0));
 }
@@ -49,7 +51,7 @@ async fn traps_and_faults_park_without_an_outcome() {
         process.send(THING, id, name, json!(null)).await;
     }
     let mut worker = worker(&process).await;
-    settle(&process, &mut worker).await;
+    worker.settle(&process).await;
     for (id, reason) in [("fault", "fault"), ("trap", "trap"), ("needs", "trap"), ("output", "fault")] {
         assert_eq!(process.parking.letter(CONSUMER, &thing(id)).unwrap().reason, reason);
         assert!(process.told(THING, id).await.is_empty());
@@ -66,7 +68,7 @@ async fn a_retry_with_a_mended_handler_decides_in_order() {
     process.catalog.replace(together([decider()]));
     process.parking.retry(letter_id(CONSUMER, commands[1].event_id), "alice").await.unwrap();
     hear(&mut worker, &mut releases).await;
-    settle(&process, &mut worker).await;
+    worker.settle(&process).await;
     let sent: Vec<uuid::Uuid> = commands.iter().map(|command| command.event_id).collect();
     assert_eq!(decided(&process, "a").await, sent);
     assert_eq!(store.rows(CONSUMER, "done").await.len(), 5);
@@ -82,7 +84,7 @@ async fn a_retry_that_fails_again_parks_again() {
     let commands = parked(&process, &mut worker).await;
     process.parking.retry(letter_id(CONSUMER, commands[1].event_id), "alice").await.unwrap();
     hear(&mut worker, &mut releases).await;
-    settle(&process, &mut worker).await;
+    worker.settle(&process).await;
     assert!(process.parking.is_parked(CONSUMER, &thing("a")));
     let rows = store.rows(CONSUMER, "parked").await;
     assert_eq!(rows.len(), 3);
@@ -99,7 +101,7 @@ async fn a_discarded_command_fails_and_the_rest_goes_on() {
     let commands = parked(&process, &mut worker).await;
     process.parking.discard(letter_id(CONSUMER, commands[1].event_id), "never mind", "alice").await.unwrap();
     hear(&mut worker, &mut releases).await;
-    settle(&process, &mut worker).await;
+    worker.settle(&process).await;
     assert_eq!(process.ending(commands[1].event_id).await["code"], "discarded");
     assert_eq!(process.told(THING, "a").await, ["NOTED", "COMMAND_FAILED", "NOTED", "NOTED"]);
     assert_eq!(store.rows(CONSUMER, "done").await.len(), 5, "the discarded one has its row too");
@@ -111,12 +113,12 @@ async fn a_release_that_nobody_heard_is_found_by_the_next_run() {
     let process = store.process(together([narrow_decider()])).await;
     let mut first = worker(&process).await;
     let commands = parked(&process, &mut first).await;
-    checkpoint(&process, &mut first).await;
+    first.stored_checkpoint(&process).await;
     drop(first);
     process.parking.retry(letter_id(CONSUMER, commands[1].event_id), "alice").await.unwrap();
     let process = store.run(2, together([decider()])).await;
     let mut second = worker(&process).await;
-    settle(&process, &mut second).await;
+    second.settle(&process).await;
     let sent: Vec<uuid::Uuid> = commands.iter().map(|command| command.event_id).collect();
     assert_eq!(decided(&process, "a").await, sent);
 }
@@ -133,14 +135,14 @@ async fn what_is_parked_is_known_after_the_database_was_lost() {
     assert_eq!(crate::port::registry::DeadLetters::get(&store.letters, letter.id).await.unwrap(), Some(letter.clone()));
     let mut worker = worker(&process).await;
     let mut releases = process.parking.releases();
-    settle(&process, &mut worker).await;
+    worker.settle(&process).await;
     assert_eq!(process.events.end(P0), end, "parked is parked, whatever the handler would do today");
     let waiting: Vec<u64> = store.rows(CONSUMER, "parked").await.iter().map(|row| row.sequence_number).collect();
     let sent: Vec<u64> = commands[1..].iter().map(|command| command.sequence.0).collect();
     assert_eq!(waiting, sent);
     process.parking.retry(letter.id, "alice").await.unwrap();
     hear(&mut worker, &mut releases).await;
-    settle(&process, &mut worker).await;
+    worker.settle(&process).await;
     assert_eq!(process.told(THING, "a").await.len(), 4);
 }
 
@@ -160,7 +162,7 @@ async fn a_retry_whose_row_could_not_be_released_is_heard_with_the_next_one() {
     for _ in 0..2 {
         hear(&mut worker, &mut releases).await;
     }
-    settle(&process, &mut worker).await;
+    worker.settle(&process).await;
     assert_eq!(process.told(THING, "a").await.len(), 4);
     assert_eq!(process.told(THING, "other").await, ["NOTED"]);
 }
