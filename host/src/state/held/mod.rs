@@ -1,6 +1,6 @@
-//! Aggregates that a consumer has in hand: those under way in a batch, and those that could not be finished: when to try
-//! again, how often it was tried, and from which position on the checkpoint must wait for them (I7). An aggregate is in
-//! one batch at a time: what comes meanwhile waits, so that its order is kept. Pure.
+//! Aggregates that a consumer has in hand: those under way in a batch, and those that could not be finished: when to
+//! try again, how often it was tried, and from which position on the checkpoint must wait for them (I7). An aggregate
+//! is in one batch at a time: what comes meanwhile waits, so that its order is kept. Pure.
 
 use std::collections::HashMap;
 use std::time::Duration;
