@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::port::object_store::ObjectStore;
 
 /// How long a commit to a remote store waits for company under load: less than the write itself takes on S3.
-const REMOTE_LINGER_MS: u64 = 15;
+const REMOTE_LINGER_MS: u64 = 20;
 /// How often another process's commits to a remote store are looked for when there are none of our own: readers of
 /// this process see them this much later, for two requests a second.
 const REMOTE_FOLLOW_MS: u64 = 500;

@@ -9,6 +9,9 @@ mod minio;
 mod postgres;
 mod process;
 
+#[cfg(test)]
+mod tests;
+
 use std::fs;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};

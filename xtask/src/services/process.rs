@@ -69,6 +69,9 @@ impl Process {
     /// Sends `INT` or `TERM`, and `KILL` when that does not help.
     pub fn stop(self, signal: &str, patience: Duration) -> anyhow::Result<()> {
         for (signal, patience) in [(signal, patience), ("KILL", Duration::from_secs(5))] {
+            if !self.is_alive() {
+                return Ok(());
+            }
             let begin = Instant::now();
             let told = Command::new("kill").args([&format!("-{signal}"), &self.pid.to_string()]).status();
             let told = told.context("run kill")?.success();
