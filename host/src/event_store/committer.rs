@@ -39,6 +39,8 @@ pub(super) struct Committer {
     /// Of this session, for segment headers.
     epoch: u64,
     looks_wanted: watch::Receiver<u64>,
+    /// Whether the batch at hand was judged against the log's end, as the store told it.
+    end_seen: bool,
     /// Looks in a row that found no segment of another writer.
     looks_in_vain: u32,
 }
@@ -63,7 +65,7 @@ impl Committer {
     pub(super) fn new(log: Arc<Log>, queue: mpsc::UnboundedReceiver<Vec<Request>>, epoch: u64) -> Committer {
         let looks_wanted = log.looks_wanted.subscribe();
         let last = (0, Duration::ZERO);
-        Committer { log, queue, pending: VecDeque::new(), last, epoch, looks_wanted, looks_in_vain: 0 }
+        Committer { log, queue, pending: VecDeque::new(), last, epoch, looks_wanted, end_seen: false, looks_in_vain: 0 }
     }
 
     /// Runs until the store is closed and everything taken is answered.
@@ -88,13 +90,12 @@ impl Committer {
                     None => return Ok(()),
                 }
             }
-            // While there is always something to write, nothing else looks.
-            if self.looks_wanted.has_changed().unwrap_or(false) {
-                self.look().await?;
-            }
             self.take_queued();
             self.linger().await;
             let mut batch = self.next_batch();
+            // Whoever asked for a look before a write finds all there was by the write: it takes the first free slot.
+            let wanted = *self.looks_wanted.borrow_and_update();
+            self.end_seen = false;
             let done = self.process(&mut batch).await;
             self.last = (batch.len(), self.log.shared.clock.monotonic());
             let bytes: usize = batch.iter().map(|request| request.append.bytes()).sum();
@@ -102,6 +103,11 @@ impl Committer {
             if let Err(error) = done {
                 self.refuse_unanswered(&mut batch, || AppendError::Stopped { reason: error.to_string() });
                 return Err(error);
+            }
+            if self.end_seen {
+                self.log.looks_made.send_replace(wanted);
+            } else if *self.log.looks_made.borrow() < wanted {
+                self.look().await?;
             }
         }
     }
@@ -249,6 +255,7 @@ impl Committer {
             let next = self.log.view.lock().end().segments;
             return match self.log.fetch(next).await? {
                 None => {
+                    self.end_seen = true;
                     answer(batch, &mut judged, None);
                     Ok(true)
                 }
@@ -271,6 +278,7 @@ impl Committer {
                 self.log.view.lock().fold(Folded { segment: segment.clone(), heads });
                 // Readers see the end move first: whoever is answered finds what was written.
                 self.log.announce();
+                self.end_seen = true;
                 failpoint::pass("append.before_answer");
                 answer(batch, &mut judged, Some(&segment));
                 Ok(true)

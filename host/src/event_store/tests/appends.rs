@@ -249,3 +249,23 @@ async fn a_busy_committer_waits_for_company_and_an_idle_one_does_not() {
     assert_eq!(segments(&objects).await, 4, "two are not many");
     process.end().await;
 }
+
+#[tokio::test]
+async fn a_write_is_a_look_for_what_others_wrote() {
+    let objects = Arc::new(MemoryStore::new());
+    let one = start(objects.clone(), Arc::new(MemoryIndex::new()), options()).await;
+    let two = start(objects.clone(), Arc::new(MemoryIndex::new()), options()).await;
+    for n in 1..4u128 {
+        two.store.append(command(n, &account("theirs"), Expected::Any)).await.unwrap();
+        let mine = account(&format!("mine-{n}"));
+        let (written, seen) =
+            tokio::join!(one.store.append(command(100 + n, &mine, Expected::Any)), one.store.caught_up(Partition(0)));
+        written.unwrap();
+        seen.unwrap();
+        assert_eq!(one.store.head(&account("theirs")).await.unwrap().last.0, u64::try_from(n).unwrap());
+        two.store.caught_up(Partition(0)).await.unwrap();
+        assert_eq!(two.store.end(Partition(0)), one.store.end(Partition(0)));
+    }
+    one.end().await;
+    two.end().await;
+}
