@@ -1,20 +1,26 @@
 //! Which consumers a process runs: those of its roles for the bundled domain, and one for each aggregate type of a
 //! loaded handler, started as soon as the handler is active.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
+use super::membership;
 use super::parts::Parts;
 use super::supervisor::Supervisor;
 use crate::config::{Config, Role};
 use crate::domain::{Partition, command_topic, event_topic};
+use crate::port::bus::Bus;
 use crate::projection::Projector;
 use crate::relay::{self, Relay};
 use crate::sandbox::{Active, World};
-use crate::state::{Consumer, States, Work, consumer};
+use crate::state::{self, Consumer, Intake, States, consumer, intake};
 use crate::worker::Worker;
 
 /// Name of the bundled projection handler: its consumers have fixed names (contract §4).
@@ -39,7 +45,14 @@ enum Plan {
 /// The consumers of this process.
 pub struct Consumers {
     names: BTreeSet<String>,
+    troubles: Troubles,
 }
+
+/// Why no messages come at present, by consumer.
+type Troubles = Arc<Mutex<BTreeMap<String, watch::Receiver<Option<String>>>>>;
+
+/// A consumer that is open: works until its signal, then finishes.
+type Run = BoxFuture<'static, Result<(), state::Error>>;
 
 #[derive(Clone)]
 struct Starter {
@@ -47,7 +60,10 @@ struct Starter {
     parts: consumer::Parts,
     states: States,
     supervisor: Supervisor,
+    bus: Arc<dyn Bus>,
+    lease_ms: i64,
     running: Arc<Mutex<BTreeSet<Plan>>>,
+    troubles: Troubles,
 }
 
 impl Consumers {
@@ -58,11 +74,22 @@ impl Consumers {
             parts: consumer_parts(parts),
             states: parts.states.clone(),
             supervisor: supervisor.clone(),
+            bus: parts.bus.clone(),
+            lease_ms: i64::try_from(super::bus::lease_ms(config, &*parts.bus))?,
             running: Arc::default(),
+            troubles: Arc::default(),
         };
         start_relay(config, parts, supervisor).await?;
+        if !parts.bus.follows_log() {
+            starter.follow_others();
+        }
         let bundled = bundled(config);
-        let names = bundled.iter().map(|plan| plan.consumer().to_owned()).collect();
+        let mut names: BTreeSet<String> = bundled.iter().map(|plan| plan.consumer().to_owned()).collect();
+        // Commands are taken and decided without the relay: a process that takes them stays ready.
+        if !config.roles.contains(&Role::Api) {
+            names.insert(relay::NAME.to_owned());
+        }
+        let troubles = starter.troubles.clone();
         for plan in bundled {
             starter.start(plan).await?;
         }
@@ -81,7 +108,19 @@ impl Consumers {
                 starter.start_loaded(&catalog.active()).await?;
             }
         });
-        Ok(Consumers { names })
+        Ok(Consumers { names, troubles })
+    }
+
+    /// Gives, when asked, the consumers that get no messages at present, with the reason.
+    pub fn troubles(&self) -> impl Fn() -> Vec<(String, String)> + use<> {
+        let troubles = self.troubles.clone();
+        move || {
+            let troubles = troubles.lock();
+            let troubled = |(name, trouble): (&String, &watch::Receiver<Option<String>>)| {
+                Some((name.clone(), trouble.borrow().clone()?))
+            };
+            troubles.iter().filter_map(troubled).collect()
+        }
     }
 
     /// Names of the consumers that must run for the process to be ready.
@@ -94,6 +133,13 @@ impl Plan {
     fn consumer(&self) -> &str {
         match self {
             Plan::Worker { consumer, .. } | Plan::Projector { consumer, .. } => consumer,
+        }
+    }
+
+    fn topics(&self) -> Vec<String> {
+        match self {
+            Plan::Worker { topics, .. } => topics.clone(),
+            Plan::Projector { topic, .. } => vec![topic.clone()],
         }
     }
 }
@@ -170,49 +216,93 @@ impl Starter {
         if !self.running.lock().insert(plan.clone()) {
             return Ok(());
         }
-        for partition in (0..self.parts.events.partitions()).map(Partition) {
-            self.start_on(&plan, partition).await?;
+        let partitions = (0..self.parts.events.partitions()).map(Partition);
+        if !self.bus.follows_log() {
+            self.join(plan, partitions);
+            return Ok(());
+        }
+        for partition in partitions {
+            let run = self.open(&plan, partition, self.supervisor.signal()).await?;
+            self.supervisor.spawn(format!("{} on partition {partition}", plan.consumer()), run);
         }
         Ok(())
     }
 
-    async fn start_on(&self, plan: &Plan, partition: Partition) -> anyhow::Result<()> {
+    /// Joins the consumer's group, and runs the consumer on the partitions that the group leaves to this process.
+    fn join(&self, plan: Plan, partitions: impl Iterator<Item = Partition>) {
+        let parts = intake::Parts {
+            events: self.parts.events.clone(),
+            bus: self.bus.clone(),
+            parking: self.parts.parking.clone(),
+            progress: self.parts.progress.clone(),
+            clock: self.parts.clock.clone(),
+        };
+        let intake = Intake::new(plan.consumer(), &plan.topics(), parts);
+        self.troubles.lock().insert(plan.consumer().to_owned(), intake.trouble());
+        for partition in partitions {
+            let (starter, plan, share) = (self.clone(), plan.clone(), intake.share());
+            let name = format!("{} on partition {partition}", plan.consumer());
+            self.supervisor.spawn(name, async move {
+                let (clock, stop) = (starter.parts.clock.clone(), starter.supervisor.signal());
+                let run = |release| starter.while_mine(&plan, partition, release);
+                membership::tend(partition, share, &*clock, stop, run).await
+            });
+        }
+        let stop = self.supervisor.signal();
+        self.supervisor.spawn(format!("messages of {}", plan.consumer()), intake.run(stop));
+    }
+
+    async fn while_mine(
+        &self,
+        plan: &Plan,
+        partition: Partition,
+        release: CancellationToken,
+    ) -> Result<(), state::Error> {
+        let ended = match self.open(plan, partition, release).await {
+            Ok(run) => run.await,
+            Err(error) => Err(error),
+        };
+        self.parts.progress.leave(plan.consumer(), partition);
+        ended
+    }
+
+    fn follow_others(&self) {
+        let (progress, read_model, clock) =
+            (self.parts.progress.clone(), self.parts.read_model.clone(), self.parts.clock.clone());
+        let stop = self.supervisor.signal();
+        self.supervisor.spawn("progress of other processes", async move {
+            membership::follow_others(progress, &*read_model, &*clock, stop).await
+        });
+    }
+
+    /// Opens a consumer on a partition, from its checkpoint.
+    async fn open(&self, plan: &Plan, partition: Partition, stop: CancellationToken) -> Result<Run, state::Error> {
+        let topics = plan.topics();
         match plan {
-            Plan::Worker { consumer, topics, attempts_max } => {
-                let options = self.options(consumer, topics.clone(), *attempts_max, WORKER_BATCHES_MAX)?;
-                self.spawn(options, partition, Worker::new(self.states.clone())).await
+            Plan::Worker { consumer, attempts_max, .. } => {
+                let options = self.options(consumer, topics, *attempts_max, WORKER_BATCHES_MAX);
+                let work = Worker::new(self.states.clone());
+                Ok(Consumer::open(options, self.parts.clone(), partition, work).await?.run(stop).boxed())
             }
-            Plan::Projector { consumer, handler, topic, kind } => {
+            Plan::Projector { consumer, handler, kind, .. } => {
                 let attempts_max = self.config.projection_attempts_max;
-                let options = self.options(consumer, vec![topic.clone()], attempts_max, PROJECTION_BATCHES_MAX)?;
-                self.spawn(options, partition, Projector { handler: handler.clone(), kind: kind.clone() }).await
+                let options = self.options(consumer, topics, attempts_max, PROJECTION_BATCHES_MAX);
+                let work = Projector { handler: handler.clone(), kind: kind.clone() };
+                Ok(Consumer::open(options, self.parts.clone(), partition, work).await?.run(stop).boxed())
             }
         }
     }
 
-    fn options(
-        &self,
-        consumer: &str,
-        topics: Vec<String>,
-        attempts_max: u32,
-        batches_max: usize,
-    ) -> anyhow::Result<consumer::Options> {
-        Ok(consumer::Options {
+    fn options(&self, consumer: &str, topics: Vec<String>, attempts_max: u32, batches_max: usize) -> consumer::Options {
+        consumer::Options {
             consumer: consumer.to_owned(),
             topics,
             attempts_max,
-            lease_ms: i64::try_from(self.config.lease_ms)?,
+            lease_ms: self.lease_ms,
             heartbeat_interval: Duration::from_millis(self.config.heartbeat_ms),
             batch_max: BATCH_MAX,
             batches_max,
-        })
-    }
-
-    async fn spawn(&self, options: consumer::Options, partition: Partition, work: impl Work) -> anyhow::Result<()> {
-        let name = format!("{} on partition {partition}", options.consumer);
-        let consumer = Consumer::open(options, self.parts.clone(), partition, work).await?;
-        self.supervisor.spawn(name, consumer.run(self.supervisor.signal()));
-        Ok(())
+        }
     }
 }
 
@@ -247,7 +337,6 @@ fn consumer_parts(parts: &Parts) -> consumer::Parts {
         catalog: parts.catalog.clone(),
         registry: parts.registry.clone(),
         read_model: parts.read_model.clone(),
-        bus: parts.bus.clone(),
         clock: parts.clock.clone(),
         parking: parts.parking.clone(),
         progress: parts.progress.clone(),

@@ -5,8 +5,10 @@
 //! then the listener takes requests. Stop: the listener drains while everything else still works, so that requests
 //! that wait for an outcome get it; then consumers finish their batch and store their checkpoints; the log closes last.
 
+mod bus;
 mod consumers;
 mod housekeeping;
+mod membership;
 mod parts;
 mod rebuild;
 mod store;
@@ -149,6 +151,7 @@ fn token(token: &Token) -> api::Token {
 
 fn health(parts: &Parts, consumers: &Consumers, supervisor: &Supervisor) -> Health {
     let (supervisor, deployments, progress) = (supervisor.clone(), parts.deployments.clone(), parts.progress.clone());
+    let troubles = consumers.troubles();
     let (events, parking, consumers) = (parts.events.clone(), parts.parking.clone(), consumers.names());
     let probe = move || {
         let mut found = vec![supervisor.part()];
@@ -173,6 +176,10 @@ fn health(parts: &Parts, consumers: &Consumers, supervisor: &Supervisor) -> Heal
                 ready: !paused || !consumers.contains(&consumer.name),
                 detail: format!("{:?} at {}{error}", consumer.state, consumer.position),
             });
+        }
+        for (consumer, reason) in troubles() {
+            // Without messages it follows the log all the same.
+            found.push(api::Part { name: format!("messages of {consumer}"), ready: true, detail: reason });
         }
         let parked = parking.count();
         found.push(api::Part { name: "dead_letters".into(), ready: true, detail: format!("{parked} parked") });

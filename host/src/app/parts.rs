@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::supervisor::Supervisor;
-use super::{housekeeping, store};
+use super::{bus, housekeeping, store};
 use crate::adapter::sqlite::Database;
 use crate::adapter::system_clock::SystemClock;
 use crate::bundled;
@@ -16,7 +16,7 @@ use crate::deploy::{self, Deployments};
 use crate::domain::Partition;
 use crate::event_store::{self, EventStore};
 use crate::metrics::Metrics;
-use crate::port::bus::{Bus, InProcessBus};
+use crate::port::bus::Bus;
 use crate::port::clock::Clock;
 use crate::port::object_store::ObjectStore;
 use crate::port::object_store::probe::probe;
@@ -99,7 +99,7 @@ impl Parts {
         let parts = Parts {
             states: States::new(events.clone(), catalog.clone(), STATES_BYTES_MAX),
             completions: Completions::new(events.clone()),
-            bus: Arc::new(InProcessBus::default()),
+            bus: bus::open(config, events.store_id(), events.partitions()).await?,
             owner: Owner { name: config.owner.clone(), run: next_run(&config.data_dir)? },
             read_model: database.read_model(),
             progress: Progress::default(),

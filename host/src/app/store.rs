@@ -19,6 +19,9 @@ const REMOTE_LINGER_MS: u64 = 20;
 /// this process see them this much later, for two requests a second.
 const REMOTE_FOLLOW_MS: u64 = 500;
 
+/// How often another process's commits to a shared folder are looked for, when Kafka says that there are others.
+const FOLDER_FOLLOW_MS: u64 = 100;
+
 /// What an open store asks of the event log on it.
 pub(super) struct Objects {
     pub store: Arc<dyn ObjectStore>,
@@ -35,7 +38,7 @@ pub(super) async fn open(config: &Config, run: Uuid, metrics: &Metrics) -> anyho
         Store::Folder(folder) => Objects {
             store: Arc::new(FolderStore::open(folder, metrics).await?),
             commit_linger_ms: 0,
-            follow_ms: None,
+            follow_ms: config.kafka.is_some().then_some(FOLDER_FOLLOW_MS),
             lock,
         },
         Store::S3(bucket) => {

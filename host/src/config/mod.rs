@@ -4,6 +4,7 @@
 //! guarantee off, stops the start with the reason.
 
 mod access;
+mod bus;
 mod settings;
 mod store;
 
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use access::{AccessError, AccessRole, Token, admin_token_path, ensure_admin_token};
+pub use bus::Kafka;
 pub use settings::{Inputs, SETTINGS, Setting, Shown, Source, Values};
 pub use store::{Bucket, Secret, Store};
 
@@ -29,6 +31,8 @@ pub struct Config {
     pub roles: BTreeSet<Role>,
     /// The place of the event log.
     pub store: Store,
+    /// `None`: the bus within the process.
+    pub kafka: Option<Kafka>,
     /// Partitions of a log that does not exist yet.
     pub partitions: u16,
     pub lease_ms: u64,
@@ -153,6 +157,7 @@ impl Config {
         reader.back_ends();
         reader.guarantees();
         let store = reader.store(&data_dir);
+        let kafka = reader.kafka();
         let tokens = reader.tokens();
         let admin_token = Some(values.text("admin_token")).filter(|token| !token.is_empty());
         let mut reader = Reader { values: &values, problems: &mut problems };
@@ -174,6 +179,7 @@ impl Config {
             listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8000))),
             roles,
             store,
+            kafka,
             partitions: reader.number("partitions", 1..=1024),
             lease_ms,
             heartbeat_ms,
@@ -288,7 +294,6 @@ impl Reader<'_> {
     fn back_ends(&mut self) {
         for (key, what, instead) in [
             ("postgres_url", "PostgreSQL", "SQLite in the data folder"),
-            ("kafka_bootstrap_servers", "Kafka", "the bus in the process"),
             ("elasticsearch_url", "Elasticsearch", "the built-in read model"),
             ("terminus_url", "TerminusDB", "the built-in graph"),
         ] {

@@ -56,6 +56,12 @@ pub const SETTINGS: &[Setting] = &[
     secret("minio_secret_key", "MINIO_SECRET_KEY", "secret key of the S3 server"),
     url("postgres_url", "POSTGRES_URL", "PostgreSQL database; unset: SQLite in the data folder"),
     open("kafka_bootstrap_servers", "KAFKA_BOOTSTRAP_SERVERS", "", "Kafka; unset: a bus in the process"),
+    open(
+        "kafka_prefix",
+        "CARRYALL_KAFKA_PREFIX",
+        "",
+        "begins the names of topics and groups, so that several stores can share a cluster",
+    ),
     url("elasticsearch_url", "ELASTICSEARCH_URL", "search engine; unset: the built-in read model"),
     url("terminus_url", "TERMINUS_URL", "TerminusDB; unset: the built-in graph"),
     open(

@@ -90,13 +90,25 @@ fn unknown_keys_and_wrong_types_of_the_file_are_refused_together() {
 fn back_ends_this_build_lacks_are_refused_not_ignored() {
     for (name, value, word) in [
         ("POSTGRES_URL", "postgres://u:p@localhost/db", "PostgreSQL"),
-        ("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092", "Kafka"),
         ("ELASTICSEARCH_URL", "http://localhost:9200", "Elasticsearch"),
         ("TERMINUS_URL", "http://localhost:6363", "TerminusDB"),
     ] {
         let message = one_refusal(name, value);
         assert!(message.contains(word) && message.contains("does not have yet"), "{message}");
     }
+}
+
+#[test]
+fn kafka_is_named_by_addresses_and_shared_by_a_prefix() {
+    assert_eq!(Config::load(&environment(&[])).unwrap().0.kafka, None);
+    let named = [("KAFKA_BOOTSTRAP_SERVERS", "one:9092,two:9093"), ("CARRYALL_KAFKA_PREFIX", "shop.")];
+    let kafka = Config::load(&environment(&named)).unwrap().0.kafka.unwrap();
+    assert_eq!((kafka.bootstrap_servers.as_str(), kafka.prefix.as_str()), ("one:9092,two:9093", "shop."));
+    assert!(one_refusal("KAFKA_BOOTSTRAP_SERVERS", "one").contains("host:port"));
+    assert!(one_refusal("KAFKA_BOOTSTRAP_SERVERS", "one:9092,:1").contains("host:port"));
+    assert!(one_refusal("CARRYALL_KAFKA_PREFIX", "shop.").contains("KAFKA_BOOTSTRAP_SERVERS"));
+    let odd = refused(&[("KAFKA_BOOTSTRAP_SERVERS", "one:9092"), ("CARRYALL_KAFKA_PREFIX", "my shop")]);
+    assert!(odd[0].message.contains("names of topics"));
 }
 
 #[test]

@@ -269,8 +269,17 @@ impl EventStore {
         let mut made = log.looks_made.subscribe();
         let number = log.want_look();
         // The sender lives in `self`: waiting cannot fail.
-        let _made = made.wait_for(|made| *made >= number).await;
+        let _made = made.wait_for(|made| *made >= number).await.is_ok();
         Ok(())
+    }
+
+    /// Returns when the log holds a position, whoever writes it. Cancel-safe; the caller bounds the wait.
+    pub async fn reaches(&self, partition: Partition, position: Position) {
+        let Ok(log) = self.log(partition) else { return std::future::pending().await };
+        let _expecting = self.expect_others();
+        // The sender lives in `self`: waiting cannot fail.
+        let mut end = log.end.subscribe();
+        let _reached = end.wait_for(|end| *end > position).await.is_ok();
     }
 
     /// While the guard lives, segments of other writers are looked for often: somebody waits for what they write.

@@ -45,7 +45,13 @@ impl Service {
             if self.reached(source, &consumers, *partition, *position) {
                 continue;
             }
-            let waited = self.within(deadline, self.sources.progress.wait_for(&consumers, *partition, *position)).await;
+            let waited = match source {
+                Source::Log => self.within(deadline, self.sources.store.reaches(*partition, *position)).await,
+                _ => {
+                    let projected = self.sources.progress.wait_for(&consumers, *partition, *position);
+                    self.within(deadline, projected).await
+                }
+            };
             if waited.is_none() {
                 return Err(self.behind(source, Wanted::Positions(places)));
             }

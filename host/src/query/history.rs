@@ -140,6 +140,7 @@ impl Tail {
     /// The next events, at most `limit`; `Idle` when none came within `patience`. Cancel-safe.
     pub async fn step(&mut self, limit: usize, patience: Duration) -> Result<TailStep, Error> {
         let deadline = self.service.deadline(patience);
+        let _expecting = self.service.sources.store.expect_others();
         loop {
             let mut ends: Vec<_> =
                 self.service.all_partitions().map(|p| self.service.sources.store.watch_end(p)).collect();

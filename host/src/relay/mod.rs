@@ -62,7 +62,7 @@ impl Classified for Error {
 }
 
 /// Name under which the relay tells how far it is.
-const NAME: &str = "event_publisher";
+pub const NAME: &str = "event_publisher";
 /// Wait after a failure: from the first to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);

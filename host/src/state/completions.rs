@@ -56,6 +56,7 @@ impl Completions {
         if !self.events.outcome(command_id).await?.is_empty() {
             return Ok(());
         }
+        let _expecting = self.events.expect_others();
         // The sender lives in the table as long as this waiter does, so this ends only when it is woken.
         let _ = waiter.done.wait_for(|done| *done).await;
         Ok(())

@@ -1,5 +1,5 @@
-//! How far the consumers of this process are, for consistency tokens, readiness and lag. In memory only; the durable
-//! checkpoints are in the database and move with the effects (I7).
+//! How far consumers are, for consistency tokens, readiness and lag: those of this process as they go, those of others
+//! as they store it. In memory only; the durable checkpoints are in the database and move with the effects (I7).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ pub enum ConsumerState {
     Paused,
     /// Ended.
     Stopped,
+    /// Runs in another process, if anywhere: what is known is its stored checkpoint.
+    Elsewhere,
 }
 
 /// One consumer on one partition, as operators see it.
@@ -41,31 +43,89 @@ struct Table {
     rows: BTreeMap<(String, Partition), ConsumerProgress>,
 }
 
+impl Table {
+    fn row(&mut self, consumer: &str, partition: Partition, state: ConsumerState) -> &mut ConsumerProgress {
+        self.rows.entry((consumer.to_owned(), partition)).or_insert_with(|| ConsumerProgress {
+            name: consumer.to_owned(),
+            partition,
+            position: Position(0),
+            state,
+            last_error: None,
+            last_event_at: None,
+        })
+    }
+}
+
 /// Progress of every consumer. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Progress {
     table: Arc<RwLock<Table>>,
     moved: watch::Sender<u64>,
+    /// How many wait for some position.
+    waiting: watch::Sender<usize>,
+}
+
+/// Somebody waits for a position.
+struct Waiting<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Progress { table: Arc::default(), moved: watch::Sender::new(0) }
+        Progress { table: Arc::default(), moved: watch::Sender::new(0), waiting: watch::Sender::new(0) }
     }
 }
 
 impl Progress {
-    /// Adds a consumer with the position it starts from, or changes nothing when it is known.
+    /// Adds a consumer of this process with the position it starts from, or changes nothing when it is known.
     pub fn register(&self, consumer: &str, partition: Partition, position: Position) {
-        self.table.write().rows.entry((consumer.to_owned(), partition)).or_insert_with(|| ConsumerProgress {
-            name: consumer.to_owned(),
-            partition,
-            position,
-            state: ConsumerState::CatchingUp,
-            last_error: None,
-            last_event_at: None,
-        });
+        {
+            let mut table = self.table.write();
+            let row = table.row(consumer, partition, ConsumerState::CatchingUp);
+            if row.state == ConsumerState::Elsewhere {
+                row.state = ConsumerState::CatchingUp;
+            }
+            row.position = row.position.max(position);
+        }
         self.wake();
+    }
+
+    /// Notes the stored checkpoint of a consumer, unless it runs in this process and is known better.
+    pub fn note_stored(&self, consumer: &str, partition: Partition, position: Position) {
+        let moved = {
+            let mut table = self.table.write();
+            let row = table.row(consumer, partition, ConsumerState::Elsewhere);
+            let moves = row.state == ConsumerState::Elsewhere && row.position < position;
+            row.position = if moves { position } else { row.position };
+            moves
+        };
+        if moved {
+            self.wake();
+        }
+    }
+
+    /// Notes that a consumer ended here, and goes on in another process.
+    pub fn leave(&self, consumer: &str, partition: Partition) {
+        self.change(consumer, partition, |row| {
+            row.state = ConsumerState::Elsewhere;
+            false
+        });
+    }
+
+    /// Whether somebody waits for a position.
+    pub fn is_awaited(&self) -> bool {
+        *self.waiting.borrow() > 0
+    }
+
+    /// Returns when somebody waits for a position. Cancel-safe.
+    pub async fn awaited(&self) {
+        // The sender lives in `self`: waiting cannot fail.
+        let mut waiting = self.waiting.subscribe();
+        let _awaited = waiting.wait_for(|count| *count > 0).await.is_ok();
     }
 
     /// Forgets a consumer that ended for good: nobody waits for it any more.
@@ -123,6 +183,8 @@ impl Progress {
     /// Returns when every consumer named has handled `position`. Cancel-safe; the caller bounds the wait.
     pub async fn wait_for(&self, consumers: &[String], partition: Partition, position: Position) {
         let mut moved = self.moved.subscribe();
+        self.waiting.send_modify(|count| *count += 1);
+        let _waiting = Waiting(&self.waiting);
         loop {
             moved.borrow_and_update();
             if self.least(consumers, partition).is_some_and(|least| least > position) {

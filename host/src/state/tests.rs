@@ -145,3 +145,26 @@ async fn progress_wakes_when_the_last_of_the_named_is_past() {
     progress.publish("a", P0, Position(1), None);
     assert_eq!(progress.get("a", P0), Some(Position(9)), "never backwards");
 }
+
+#[tokio::test]
+async fn what_runs_elsewhere_is_known_by_its_checkpoint_and_what_runs_here_better() {
+    let progress = Progress::default();
+    let names = ["projection".to_owned()];
+    progress.note_stored("projection", P0, Position(3));
+    assert_eq!(progress.consumers()[0].state, ConsumerState::Elsewhere);
+    assert!(!progress.is_awaited());
+    let wait = progress.wait_for(&names, P0, Position(4));
+    let look = async {
+        progress.awaited().await;
+        progress.note_stored("projection", P0, Position(5));
+    };
+    tokio::join!(wait, look);
+    assert!(!progress.is_awaited());
+    progress.register("projection", P0, Position(4));
+    assert_eq!(progress.consumers()[0].state, ConsumerState::CatchingUp);
+    progress.note_stored("projection", P0, Position(9));
+    assert_eq!(progress.get("projection", P0), Some(Position(5)), "a consumer of this process knows best");
+    progress.leave("projection", P0);
+    progress.note_stored("projection", P0, Position(9));
+    assert_eq!(progress.get("projection", P0), Some(Position(9)));
+}

@@ -19,7 +19,6 @@ use crate::codec::json::Json;
 use crate::domain::{Aggregate, Partition, Position, Timestamp, command_topic, event_topic};
 use crate::event_store::{self, Append, EventStore, Expected, Record};
 use crate::metrics::Metrics;
-use crate::port::bus::InProcessBus;
 use crate::port::clock::Clock;
 use crate::port::clock::manual::ManualClock;
 use crate::port::index::memory::MemoryIndex;
@@ -58,7 +57,6 @@ pub struct Process {
     pub parking: Parking,
     pub progress: Progress,
     pub metrics: Metrics,
-    pub bus: Arc<InProcessBus>,
     pub owner: Owner,
 }
 
@@ -104,7 +102,6 @@ impl Store {
             parking: parking.unwrap(),
             progress: Progress::default(),
             metrics: Metrics::new(),
-            bus: Arc::new(InProcessBus::default()),
             owner: Owner { name: "host".into(), run },
             events,
             catalog,
@@ -148,7 +145,6 @@ impl Process {
             catalog: self.catalog.clone(),
             registry: self.store.registry.clone(),
             read_model: self.store.read_model.clone(),
-            bus: self.bus.clone(),
             clock: self.store.clock(),
             parking: self.parking.clone(),
             progress: self.progress.clone(),

@@ -2,7 +2,7 @@
 //! aggregates, keeps what waits and the checkpoint, and pauses when a part is away.
 //!
 //! **The log is the order; a bus message is a hint.** A consumer keeps a cursor over the log and is woken by the log's
-//! end or by the bus; what is to be handled is read from the log, so a lost, repeated or reordered message changes
+//! end, which the intake of messages makes this process look at; what is to be handled is read from the log, so a lost, repeated or reordered message changes
 //! nothing (I6).
 //!
 //! Several batches are under way at once, each a future of this one task: while one waits for its appends the next is
@@ -10,7 +10,6 @@
 //! batch fails, its aggregates are due again at once, and nothing new is taken up for a while.
 
 mod context;
-mod hints;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -28,13 +27,11 @@ use super::{ConsumerState, Error, Parking, Place, Progress, Release, WAITING_MAX
 use crate::domain::{Aggregate, Partition, Position, Sequence, Timestamp};
 use crate::event_store::{EventStore, Record};
 use crate::metrics::Metrics;
-use crate::port::bus::Bus;
 use crate::port::clock::Clock;
 use crate::port::read_model::ReadModel;
 use crate::port::registry::{Finished, Owner, Registry};
 use crate::sandbox::Catalog;
 pub use context::Context;
-use hints::Hints;
 
 #[cfg(test)]
 mod tests;
@@ -65,7 +62,6 @@ pub struct Parts {
     pub catalog: Arc<Catalog>,
     pub registry: Arc<dyn Registry>,
     pub read_model: Arc<dyn ReadModel>,
-    pub bus: Arc<dyn Bus>,
     pub clock: Arc<dyn Clock>,
     pub parking: Parking,
     pub progress: Progress,
@@ -176,14 +172,13 @@ impl<W: Work> Consumer<W> {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
         let context = self.context.clone();
         let (options, parts) = (&context.options, &context.parts);
-        let mut hints = Hints::open(&*parts.bus, &options.consumer, &options.topics).await?;
         let mut end = parts.events.watch_end(context.partition);
         let mut active = parts.catalog.changes();
         let mut releases = parts.parking.releases();
         loop {
             end.mark_unchanged();
             active.mark_unchanged();
-            let wait = match self.proceed(&mut hints).await {
+            let wait = match self.proceed().await {
                 Ok(wait) => wait,
                 Err(error) => self.paused(&error),
             };
@@ -195,7 +190,6 @@ impl<W: Work> Consumer<W> {
                 () = context.passed.notified() => Ok(()),
                 changed = end.changed(), if room => if changed.is_ok() { Ok(()) } else { break },
                 changed = active.changed() => if changed.is_ok() { Ok(()) } else { break },
-                hinted = hints.next(), if hints.are_wanted() && self.pause.0.is_none() => hinted.map_err(Error::from),
                 released = releases.recv() => {
                     self.hear(released);
                     Ok(())
@@ -219,7 +213,7 @@ impl<W: Work> Consumer<W> {
     }
 
     /// Takes up what there is, unless paused; gives how long nothing but events can change that.
-    async fn proceed(&mut self, hints: &mut Hints) -> Result<Duration, Error> {
+    async fn proceed(&mut self) -> Result<Duration, Error> {
         let now = self.context.parts.clock.monotonic();
         if let (Some(until), _) = self.pause {
             if now < until {
@@ -227,8 +221,7 @@ impl<W: Work> Consumer<W> {
             }
             self.pause.0 = None;
         }
-        let able = hints.give(self.context.partition) && self.take_up().await?;
-        hints.handled(self.context.checkpoint()).await?;
+        let able = self.take_up().await?;
         Ok(self.next_wake(now, able && self.has_room()))
     }
 

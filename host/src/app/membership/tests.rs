@@ -1,0 +1,69 @@
+//! When a consumer runs, and when it ends, as its group's shares change.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::domain::Timestamp;
+use crate::port;
+use crate::port::clock::manual::ManualClock;
+
+const P1: Partition = Partition(1);
+
+fn share(slots: &[u32]) -> Share {
+    Share { slots: slots.iter().copied().collect::<BTreeSet<_>>(), of: 2 }
+}
+
+/// Counts runs that began and that ended, each told to end.
+#[derive(Debug, Default, Clone)]
+struct Runs(Arc<(AtomicUsize, AtomicUsize)>);
+
+impl Runs {
+    async fn run(&self, release: CancellationToken) -> Result<(), state::Error> {
+        if self.0.0.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Err(port::Error::Unavailable { what: "the database", reason: "an injected fault".into() }.into());
+        }
+        release.cancelled().await;
+        self.0.1.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    async fn until(&self, begun: usize, ended: usize) {
+        while (self.0.0.load(Ordering::SeqCst), self.0.1.load(Ordering::SeqCst)) != (begun, ended) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_runs_while_its_partition_is_this_process() {
+    let (told, shares) = watch::channel(Share::default());
+    let (runs, stop) = (Runs::default(), CancellationToken::new());
+    let clock = ManualClock::new(Timestamp(0), 1);
+    let tending = tokio::spawn({
+        let (runs, stop, clock) = (runs.clone(), stop.clone(), clock.clone());
+        async move { tend(P1, shares, &clock, stop, |release| runs.run(release)).await }
+    });
+    let test = async {
+        told.send_replace(share(&[0]));
+        tokio::task::yield_now().await;
+        runs.until(0, 0).await;
+        told.send_replace(share(&[0, 1]));
+        runs.until(1, 0).await;
+        // The database was away: tried again after a while.
+        while runs.0.0.load(Ordering::SeqCst) < 2 {
+            clock.advance(Duration::from_millis(100));
+            tokio::task::yield_now().await;
+        }
+        told.send_replace(share(&[0]));
+        runs.until(2, 1).await;
+        told.send_replace(share(&[1]));
+        runs.until(3, 1).await;
+        stop.cancel();
+        runs.until(3, 2).await;
+        tending.await.unwrap().unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(60), test).await.unwrap();
+}
