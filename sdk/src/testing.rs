@@ -218,12 +218,18 @@ pub fn described_upcaster<H: UpcasterHandler>() -> Description {
     glue::describe_upcaster::<H>()
 }
 
-/// One stored event through an upcaster; checks that doing it twice gives equal bytes.
+/// One stored event through an upcaster; checks that doing it twice gives equal bytes, and that what it takes and makes
+/// is declared: the host calls it for nothing else, and refuses anything else that it makes.
 pub fn upcast<H: UpcasterHandler>(name: &str, version: &str, data: &Value) -> Vec<(String, String, Value)> {
     let stored = Stored { name: name.into(), schema_version: version.into(), data: data.to_string() };
     let first = H::upcast(stored.clone()).expect("the upcaster knows the event");
     let second = H::upcast(stored).expect("the upcaster knows the event");
     assert_eq!(first, second, "upcasting twice gives two answers");
+    assert!(H::understands().contains(&(name, version)), "`understands` does not name {name} {version}");
+    for Stored { name, schema_version, .. } in &first {
+        let declared = H::makes().contains(&(name.as_str(), schema_version.as_str()));
+        assert!(declared, "`makes` does not name {name} {schema_version}");
+    }
     first.into_iter().map(|event| (event.name, event.schema_version, parsed(&event.data))).collect()
 }
 

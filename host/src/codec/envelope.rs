@@ -69,7 +69,8 @@ pub struct HandlerRef {
     pub version: Arc<str>,
     pub digest: Digest,
     pub revision: u64,
-    /// Digests of the upcasters that stood between stored events and the handler, in order.
+    /// Digests of the upcasters that stood between the stored events of this stream and the handler, in the order of
+    /// their first call.
     #[serde(default)]
     pub upcasters: Vec<Digest>,
 }
@@ -83,6 +84,9 @@ pub struct ReadRef {
     pub sequence_number: Sequence,
     /// The handler that folded it.
     pub handler_digest: Option<Digest>,
+    /// The upcasters before that handler; left out when none was called.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub upcasters: Arc<[Digest]>,
 }
 
 /// A prepared event: everything but its sequence number.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::fold::{Deployment, State, Version};
+use super::reach::{Reader, reaches, takes};
 use super::record::{Contract, Finding, Manifest};
 use crate::domain::{AggregateType, Digest, event_topic, event_type};
 use crate::sandbox::{Version as SchemaVersion, World};
@@ -25,6 +26,11 @@ pub fn decides(world: &str) -> bool {
 /// Whether a world projects.
 pub fn projects(world: &str) -> bool {
     world == "projection-handler"
+}
+
+/// Whether a world brings stored events to newer versions.
+pub fn upcasts(world: &str) -> bool {
+    world == World::Upcaster.as_str()
 }
 
 /// Contract checks of an upload that need more than the component itself; the sandbox has judged names, versions and
@@ -113,14 +119,10 @@ pub fn candidate_refusals(name: &str, candidate: Candidate<'_>, all: &Handlers) 
         }
     }
     events(name, candidate, all, &mut found);
-    if candidate.world == World::Upcaster.as_str() {
-        let message = "this host does not call upcasters yet; let handlers fold every version that is stored";
-        found.push(Finding::new("world_not_served", message.into()));
-    }
     found
 }
 
-/// Each aggregate type has one decider, each collection one writer.
+/// Each aggregate type has one decider, each collection one writer, each version of an event one upcaster.
 fn ownership(candidate: Candidate<'_>, other_name: &str, active: &Version, found: &mut Vec<Finding>) {
     if decides(candidate.world) && decides(&active.world) {
         for kind in candidate.manifest.kinds.iter().filter(|kind| active.manifest.kinds.contains(kind)) {
@@ -135,6 +137,18 @@ fn ownership(candidate: Candidate<'_>, other_name: &str, active: &Version, found
         for collection in candidate.manifest.collections.iter().filter(|collection| taken(&collection.name)) {
             let message = format!("the active projection {other_name} writes the collection {}", collection.name);
             found.push(Finding::new("collection_taken", message));
+        }
+    }
+    if upcasts(candidate.world) && upcasts(&active.world) {
+        for kind in &candidate.manifest.kinds {
+            for contract in &candidate.manifest.folds {
+                let versions = contract.versions.iter().filter_map(|text| SchemaVersion::parse(text));
+                for version in versions.filter(|version| takes(&active.manifest, kind, &contract.name, *version)) {
+                    let event = format!("{} {version} of {kind}", contract.name);
+                    let message = format!("the active upcaster {other_name} takes {event}: one upcaster a version");
+                    found.push(Finding::new("upcast_taken", message));
+                }
+            }
         }
     }
 }
@@ -172,52 +186,91 @@ fn states(name: &str, candidate: Candidate<'_>, other_name: &str, active: &Versi
     }
 }
 
-/// Every event version that may be in the log is folded by whoever folds events of that name.
+/// Every event version that may be in the log reaches whoever reads events of its type, by an upcaster if need be.
 fn events(name: &str, candidate: Candidate<'_>, all: &Handlers, found: &mut Vec<Finding>) {
-    let shares_kind = |other: &Manifest| other.kinds.iter().any(|kind| candidate.manifest.kinds.contains(kind));
-    for (other_name, other) in all {
-        for emitted in other.versions.iter().filter(|version| version.deployed && decides(&version.world)) {
-            if !shares_kind(&emitted.manifest) {
-                continue;
-            }
-            for contract in &emitted.manifest.emits {
-                let folds = candidate.manifest.folds.iter().find(|fold| fold.name == contract.name);
-                // A decider meets every event of its aggregates; a projection chooses those it folds by name.
-                if folds.is_none() && !decides(candidate.world) {
-                    continue;
-                }
-                for version in not_folded(contract, &candidate.manifest.folds) {
-                    found.push(Finding::new(
-                        "event_not_folded",
-                        format!(
-                            "{} {version} was emitted by {other_name} {} ({}) and {name} {} does not fold it",
-                            contract.name, emitted.version, emitted.digest, candidate.version
-                        ),
-                    ));
-                }
+    let others = || all.iter().filter(|(other, _)| *other != name);
+    let active = || others().filter_map(|(other, deployment)| Some((other, deployment.active_version()?)));
+    let mut upcasters: Vec<&Manifest> =
+        active().filter(|(_, version)| upcasts(&version.world)).map(|(_, version)| &version.manifest).collect();
+    if upcasts(candidate.world) {
+        let mut before = upcasters.clone();
+        before.extend(all.get(name).and_then(Deployment::active_version).map(|version| &version.manifest));
+        upcasters.push(candidate.manifest);
+        for (reader_name, reader) in active().filter(|(_, version)| !upcasts(&version.world)) {
+            let reader = Candidate::from(reader);
+            let missing = |upcasters: &[&Manifest]| unread(reader, upcasters, all);
+            let read_before = missing(&before);
+            for event in missing(&upcasters).into_iter().filter(|event| !read_before.contains(event)) {
+                found.push(event.finding(reader_name, reader));
             }
         }
-        // A new writer must be understood by the projections that are active now.
-        let Some(active) = other.active_version().filter(|active| projects(&active.world)) else { continue };
-        if other_name == name || !decides(candidate.world) || !shares_kind(&active.manifest) {
-            continue;
+        return;
+    }
+    found.extend(unread(candidate, &upcasters, all).iter().map(|event| event.finding(name, candidate)));
+    // A new writer must be understood by the projections that are active now.
+    for (other_name, projection) in active().filter(|(_, version)| projects(&version.world)) {
+        if !decides(candidate.world) {
+            break;
         }
-        for contract in &candidate.manifest.emits {
-            if !active.manifest.folds.iter().any(|fold| fold.name == contract.name) {
-                continue;
-            }
-            for version in not_folded(contract, &active.manifest.folds) {
-                found.push(Finding::new(
-                    "event_not_folded",
-                    format!(
-                        "{name} {} emits {} {version}, which the active projection {other_name} does not fold: first \
-                         activate a {other_name} that does",
-                        candidate.version, contract.name
-                    ),
-                ));
-            }
+        let reader = Reader { world: &projection.world, manifest: &projection.manifest };
+        for (contract, version) in unread_contracts(candidate.manifest, reader, &upcasters) {
+            found.push(Finding::new(
+                "event_not_folded",
+                format!(
+                    "{name} {} emits {contract} {version}, which the active projection {other_name} does not fold: \
+                     first activate a {other_name} that does",
+                    candidate.version
+                ),
+            ));
         }
     }
+}
+
+/// An event that may be in the log and that a reader does not understand.
+#[derive(PartialEq)]
+struct Unread<'a> {
+    event: &'a str,
+    version: &'a str,
+    /// Who emitted it.
+    by: &'a str,
+    emitted: &'a Version,
+}
+
+impl Unread<'_> {
+    fn finding(&self, name: &str, reader: Candidate<'_>) -> Finding {
+        let Unread { event, version, by, emitted } = self;
+        let understood = reader.manifest.folds.iter().find(|fold| fold.name == *event);
+        let understood = understood.map_or_else(|| "nothing".into(), |fold| fold.versions.join(", "));
+        Finding::new(
+            "event_not_folded",
+            format!(
+                "{event} {version} was emitted by {by} {} ({}), {name} {} folds {understood} of it, and no active \
+                 upcaster leads there: let {name} fold {version}, or first activate an upcaster that takes it",
+                emitted.version, emitted.digest, reader.version
+            ),
+        )
+    }
+}
+
+/// What may be in the log and does not reach a reader.
+fn unread<'a>(reader: Candidate<'_>, upcasters: &[&Manifest], all: &'a Handlers) -> Vec<Unread<'a>> {
+    let mut found = Vec::new();
+    for (by, deployment) in all {
+        for emitted in deployment.versions.iter().filter(|version| version.deployed && decides(&version.world)) {
+            let reader = Reader { world: reader.world, manifest: reader.manifest };
+            let missing = unread_contracts(&emitted.manifest, reader, upcasters);
+            found.extend(missing.into_iter().map(|(event, version)| Unread { event, version, by, emitted }));
+        }
+    }
+    found
+}
+
+/// Events and versions of a writer that do not reach a reader of its aggregate types.
+fn unread_contracts<'a>(writer: &'a Manifest, reader: Reader<'_>, upcasters: &[&Manifest]) -> Vec<(&'a str, &'a str)> {
+    let shared: Vec<&String> = writer.kinds.iter().filter(|kind| reader.manifest.kinds.contains(kind)).collect();
+    let emits = writer.emits.iter().filter(|contract| !event_type::is_host_outcome(&contract.name));
+    let events = emits.flat_map(|contract| contract.versions.iter().map(|version| (&*contract.name, &**version)));
+    events.filter(|(name, v)| shared.iter().any(|kind| !reaches(reader, upcasters, kind, name, v))).collect()
 }
 
 /// Versions of `contract` that `folds` does not have. Host outcomes are never folded.

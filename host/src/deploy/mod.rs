@@ -15,6 +15,7 @@ mod components;
 mod error;
 pub mod fold;
 mod follow;
+mod reach;
 pub mod record;
 mod service;
 

@@ -390,13 +390,16 @@ impl Deployments {
             trouble.insert(name, Trouble { digest, reason });
         }
         let mut next = BTreeMap::new();
-        let mut lacking = Vec::new();
+        let (mut lacking, mut lacking_upcasters) = (Vec::new(), Vec::new());
         for (deployment, version) in wanted {
             match self.serve(deployment, version).await {
                 Ok(handler) => drop(next.insert(deployment.name.as_str(), handler)),
                 Err(reason) => {
-                    if check::decides(&version.world) {
-                        lacking.extend(version.manifest.kinds.iter().cloned());
+                    let kinds = version.manifest.kinds.iter().cloned();
+                    match &*version.world {
+                        world if check::decides(world) => lacking.extend(kinds),
+                        world if check::upcasts(world) => lacking_upcasters.extend(kinds),
+                        _ => {}
                     }
                     trouble.insert(deployment.name.clone(), Trouble { digest: version.digest, reason });
                 }
@@ -406,9 +409,11 @@ impl Deployments {
         let identity = |active: &ActiveHandler| (active.name.clone(), active.revision, active.handler.digest());
         let before = self.inner.catalog.active();
         let same = before.iter().map(|active| identity(active)).eq(next.values().map(identity));
-        if !same || lacking.iter().any(|kind| !before.lacks(kind)) {
+        let known = lacking.iter().all(|kind| before.lacks(kind))
+            && lacking_upcasters.iter().all(|kind| before.lacks_upcaster(kind));
+        if !same || !known {
             let next = Active::new(next.into_values()).expect("the names are keys, and no type has two deciders");
-            self.inner.catalog.replace(next.lacking(lacking));
+            self.inner.catalog.replace(next.lacking(lacking).lacking_upcasters(lacking_upcasters));
             failpoint::pass("deploy.after_swap");
         }
     }

@@ -11,9 +11,9 @@ use crate::event_store::Record;
 use crate::port;
 use crate::port::read_model::{Batch, Change, Document, DocumentKey, EventChanges};
 use crate::port::registry::{Claimed, Finished};
-use crate::sandbox::{ActiveHandler, Failure, FetchedDocument, Handler, Ordering, RecordedEvent};
+use crate::sandbox::{ActiveHandler, Failure, FetchedDocument, Handler, Ordering};
 use crate::state::held::BatchNumber;
-use crate::state::{Context, Error, EventView, Place, finished, offload};
+use crate::state::{Context, Error, Place, Presented, Upcasters, finished, offload};
 
 /// A batch under way.
 pub(super) struct Step<'a> {
@@ -121,15 +121,17 @@ impl Step<'_> {
         let (active, parts) = (&self.active, &self.context.parts);
         let started = Instant::now();
         let records: Arc<[Record]> = items.iter().map(|item| item.record.clone()).collect();
-        let mut keys: Vec<DocumentKey> = self.call(&records, |handler, events| handler.project_needs(events)).await?;
+        let mut keys: Vec<DocumentKey> = self.call(&records, |handler, presented| handler.project_needs(&presented.events())).await?;
         keys.sort();
         keys.dedup();
         let documents: Vec<Document> = parts.read_model.documents(LIVE, &keys).await?.into_iter().flatten().collect();
         let changes = self
-            .call(&records, move |handler, events| {
+            .call(&records, move |handler, presented| {
                 let fetched: Vec<FetchedDocument<'_>> =
                     documents.iter().map(|d| FetchedDocument { key: &d.key, body: d.body.get() }).collect();
-                handler.project(events, &fetched)
+                let mut changes = handler.project(&presented.events(), &fetched)?;
+                changes.iter_mut().for_each(|caused| caused.cause = presented.source(caused.cause));
+                Ok(changes)
             })
             .await?;
         parts.metrics.call(&active.name, "project").observe(started.elapsed(), None);
@@ -184,17 +186,16 @@ impl Step<'_> {
     async fn call<T: Send + 'static>(
         &self,
         records: &Arc<[Record]>,
-        run: impl FnOnce(&Handler, &[RecordedEvent<'_>]) -> Result<T, Failure> + Send + 'static,
+        run: impl FnOnce(&Handler, &Presented<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Stopped> {
         let (records, active) = (records.clone(), self.active.clone());
+        let upcasters = Upcasters::of(&self.parts.catalog.active(), &active.handler.description().kinds);
         offload(move || {
-            let views: Vec<EventView<'_>> = records
-                .iter()
-                .map(EventView::of)
-                .collect::<Result<_, _>>()
-                .map_err(|e| Stopped::Poison { reason: "fault", message: e.to_string() })?;
-            let events: Vec<RecordedEvent<'_>> = views.iter().map(EventView::event).collect();
-            run(&active.handler, &events).map_err(|failure| stopped(&failure))
+            let presented = upcasters.present(&active.handler, &records).map_err(|error| match error.kind() {
+                Kind::Unavailable => Stopped::Error(error),
+                _ => Stopped::Poison { reason: "fault", message: error.to_string() },
+            })?;
+            run(&active.handler, &presented).map_err(|failure| stopped(&failure))
         })
         .await
     }

@@ -249,3 +249,17 @@ async fn an_event_whose_claim_was_lost_holds_the_checkpoint_back() {
     assert_eq!(projector.checkpoint(), process.events.end(P0));
     assert_eq!(balance(&store, "a").await, Some(json!(0)));
 }
+
+#[tokio::test]
+async fn a_projection_gets_what_it_folds_and_what_upcasters_make_of_the_rest() {
+    let upcaster = sandbox().load(&crate::tests::components::abuse("upcaster")).unwrap();
+    let process = Store::new().process(together([accounts(), upcaster])).await;
+    process.note(ACCOUNT, "a", "ACCOUNT_OPENED", json!({"owner": "Ada"})).await;
+    process.note(ACCOUNT, "a", "ACCOUNT_AUDITED", json!({})).await;
+    let moved = process.note(ACCOUNT, "a", "MONEY_MOVED", json!({})).await;
+    let mut projector = projector(&process).await;
+    settle(&process, &mut projector).await;
+    let document = process.store.document("accounts", "a").await.unwrap();
+    assert_eq!((&document["balance_cents"], &document["sequence_number"]), (&json!(0), &json!(moved.sequence.0)));
+    assert_eq!(process.store.rows(CONSUMER, "done").await.len(), 3, "one that it does not fold is done all the same");
+}

@@ -56,6 +56,7 @@ pub struct Active {
     projecting: HashMap<String, Vec<Arc<ActiveHandler>>>,
     upcasting: HashMap<String, Vec<Arc<ActiveHandler>>>,
     missing: HashSet<String>,
+    missing_upcasters: HashSet<String>,
 }
 
 impl Active {
@@ -96,6 +97,18 @@ impl Active {
         self.missing.contains(kind)
     }
 
+    /// Notes kinds with an upcaster that is in charge and could not be loaded: what others do not understand may be
+    /// understood when it is back.
+    pub fn lacking_upcasters(mut self, kinds: impl IntoIterator<Item = String>) -> Active {
+        self.missing_upcasters = kinds.into_iter().collect();
+        self
+    }
+
+    /// Whether an upcaster of this kind could not be loaded.
+    pub fn lacks_upcaster(&self, kind: &str) -> bool {
+        self.missing_upcasters.contains(kind)
+    }
+
     /// The handler of this name.
     pub fn get(&self, name: &str) -> Option<&Arc<ActiveHandler>> {
         self.by_name.get(name)
@@ -116,7 +129,7 @@ impl Active {
         self.projecting.get(kind).map_or(&[], Vec::as_slice)
     }
 
-    /// The upcasters of events of this kind, in the order they apply: by name.
+    /// The upcasters of events of this kind, by name.
     pub fn upcasters(&self, kind: &str) -> &[Arc<ActiveHandler>] {
         self.upcasting.get(kind).map_or(&[], Vec::as_slice)
     }

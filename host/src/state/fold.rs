@@ -4,14 +4,14 @@
 //! A stream is split in two steps so that guests never run on the threads that do I/O: [`Stream::push`] takes records
 //! in order and keeps what is not folded yet, [`Stream::fold`] calls `evolve` once for all of them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::Error;
-use crate::codec::envelope::Envelope;
+use super::{Error, Upcasters};
 use crate::codec::json::Json;
 use crate::domain::{Aggregate, Digest, EventKind, Sequence, event_type};
 use crate::event_store::Record;
-use crate::sandbox::{AggregateRef, Handler, RecordedEvent};
+use crate::sandbox::Handler;
 
 /// Events passed to one call of `evolve`. Lists are cheap (0.3 µs an event) but the guest's memory is bounded.
 const EVOLVE_EVENTS_MAX: usize = 1_000;
@@ -29,6 +29,8 @@ pub struct Folded {
     pub handler_digest: Digest,
     /// Version of the state, as the handler's manifest declares it.
     pub schema_version: Arc<str>,
+    /// Digests of the upcasters that stood between the events and the handler, in the order of their first call.
+    pub upcasters: Arc<[Digest]>,
 }
 
 /// A command whose outcome decides the fate of one that relied on it.
@@ -43,10 +45,13 @@ struct Decided {
 pub struct Stream {
     aggregate: Aggregate,
     digest: Digest,
+    upcasters: Upcasters,
     schema_version: Arc<str>,
     sequence: Sequence,
     last_domain: Sequence,
     state: Option<Json>,
+    /// The upcasters that were called for `state`.
+    used: Arc<[Digest]>,
     /// Domain events that `state` does not contain yet, oldest first.
     unfolded: Vec<Record>,
     /// Commands without an outcome, oldest first.
@@ -56,15 +61,17 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A stream of which nothing was read, to be folded by this handler.
-    pub fn new(aggregate: Aggregate, handler: &Handler) -> Stream {
+    /// A stream of which nothing was read, to be folded by this handler behind these upcasters.
+    pub fn new(aggregate: Aggregate, handler: &Handler, upcasters: Upcasters) -> Stream {
         Stream {
             aggregate,
             digest: handler.digest(),
+            upcasters,
             schema_version: state_version(handler).into(),
             sequence: Sequence(0),
             last_domain: Sequence(0),
             state: None,
+            used: Arc::default(),
             unfolded: Vec::new(),
             undecided: Vec::new(),
             last_decided: None,
@@ -76,9 +83,14 @@ impl Stream {
         &self.aggregate
     }
 
-    /// Digest of the handler that folds it.
-    pub fn digest(&self) -> Digest {
-        self.digest
+    /// Whether this handler behind these upcasters would fold it alike.
+    pub fn is_folded_by(&self, handler: &Handler, upcasters: &Upcasters) -> bool {
+        self.digest == handler.digest() && self.upcasters == *upcasters
+    }
+
+    /// The upcasters that were called for the state of a stream that is folded.
+    pub fn used_upcasters(&self) -> &[Digest] {
+        &self.used
     }
 
     /// Sequence of the last record taken.
@@ -143,19 +155,24 @@ impl Stream {
     pub fn fold(&mut self, handler: &Handler) -> Result<Folded, Error> {
         if !self.unfolded.is_empty() {
             let mut state = self.state.clone();
+            let mut used = self.used.to_vec();
             for chunk in self.unfolded.chunks(EVOLVE_EVENTS_MAX) {
-                let views = chunk.iter().map(EventView::of).collect::<Result<Vec<_>, _>>()?;
-                let events: Vec<RecordedEvent<'_>> = views.iter().map(EventView::event).collect();
-                let next =
-                    handler.evolve(state.as_ref().map(Json::as_str), &events).map_err(|failure| Error::Evolve {
-                        handler: handler.description().name.clone(),
-                        aggregate: self.aggregate.clone(),
-                        sequence: chunk.last().map_or(0, |r| r.sequence.0),
-                        failure,
-                    })?;
-                state = next;
+                let presented = self.upcasters.present(handler, chunk)?;
+                used.extend(presented.used());
+                let evolved = handler.evolve(state.as_ref().map(Json::as_str), &presented.events());
+                state = evolved.map_err(|failure| Error::Evolve {
+                    handler: handler.description().name.clone(),
+                    aggregate: self.aggregate.clone(),
+                    sequence: chunk.last().map_or(0, |r| r.sequence.0),
+                    failure,
+                })?;
             }
             self.state = state;
+            if used.len() > self.used.len() {
+                let mut seen = HashSet::new();
+                used.retain(|digest| seen.insert(*digest));
+                self.used = used.into();
+            }
             self.unfolded = Vec::new();
         }
         Ok(self.folded())
@@ -175,6 +192,7 @@ impl Stream {
             state: self.state.clone(),
             handler_digest: self.digest,
             schema_version: self.schema_version.clone(),
+            upcasters: self.used.clone(),
         }
     }
 }
@@ -183,34 +201,4 @@ impl Stream {
 fn state_version(handler: &Handler) -> String {
     let versions = handler.description().state.iter().flat_map(|contract| &contract.versions);
     versions.max().map_or_else(|| "1.0.0".to_owned(), ToString::to_string)
-}
-
-/// A stored domain event, parsed, so that handlers can borrow from it.
-#[derive(Debug)]
-pub struct EventView<'a> {
-    id: String,
-    record: &'a Record,
-    envelope: Envelope<'a>,
-}
-
-impl<'a> EventView<'a> {
-    /// Parses the record's line.
-    pub fn of(record: &'a Record) -> Result<EventView<'a>, Error> {
-        let stored = |source| Error::Stored { aggregate: record.aggregate.clone(), source };
-        Ok(EventView { id: record.event_id.to_string(), record, envelope: record.envelope().map_err(stored)? })
-    }
-
-    /// The event as handlers get it.
-    pub fn event(&self) -> RecordedEvent<'_> {
-        RecordedEvent {
-            id: &self.id,
-            name: &self.record.event_type,
-            schema_version: &self.envelope.schema_version,
-            source: AggregateRef::from(&self.record.aggregate),
-            seq: self.record.sequence.0,
-            at: self.envelope.occurred_at,
-            data: self.envelope.data.get(),
-            headers: &[],
-        }
-    }
 }

@@ -12,17 +12,19 @@ pub mod offload;
 pub mod parking;
 pub mod progress;
 pub mod states;
+pub mod upcast;
 
 pub use claims::{Claims, finished};
 pub use completions::Completions;
 pub use consumer::{Batch, Consumer, Context, Item, Work};
-pub use fold::{EventView, Folded, Stream};
+pub use fold::{Folded, Stream};
 pub use held::{Held, Place, WAITING_MAX};
 pub use intake::Intake;
 pub use offload::offload;
 pub use parking::{ParkRequest, Parking, Release, Stranger};
 pub use progress::{ConsumerProgress, ConsumerState, Progress};
 pub use states::{At, States};
+pub use upcast::{Presented, Upcasters};
 
 use crate::domain::Aggregate;
 use crate::error::{Classified, Kind};
@@ -49,6 +51,21 @@ pub enum Error {
     /// The handler's `evolve` failed on the history.
     #[error("handler {handler} cannot fold {aggregate} up to sequence {sequence}: {failure}")]
     Evolve { handler: String, aggregate: Aggregate, sequence: u64, failure: sandbox::Failure },
+    /// Nothing brings a stored event to a version that the handler folds.
+    #[error(
+        "handler {handler} cannot read {event} at sequence {sequence} of {aggregate}: it folds {understood}, and no \
+         active upcaster leads there"
+    )]
+    NotFolded { handler: String, aggregate: Aggregate, sequence: u64, event: String, understood: String },
+    /// An upcaster that is in charge could not be loaded; it is tried again.
+    #[error("an upcaster of aggregates of type {kind} does not serve: its component is damaged or missing")]
+    UpcasterMissing { kind: String },
+    /// An upcaster failed on a stored event.
+    #[error("upcaster {upcaster} fails on sequence {sequence} of {aggregate}: {failure}")]
+    Upcast { upcaster: String, aggregate: Aggregate, sequence: u64, failure: sandbox::Failure },
+    /// Upcasters make of an event always another that the handler does not fold, or too many.
+    #[error("upcasting sequence {sequence} of {aggregate} comes to no end; the last step was by {upcaster}")]
+    UpcastEndless { upcaster: String, aggregate: Aggregate, sequence: u64 },
     /// The dead letters could not be read or written.
     #[error(transparent)]
     Port(#[from] port::Error),
@@ -67,12 +84,15 @@ impl Classified for Error {
     fn kind(&self) -> Kind {
         match self {
             Error::NoHandler { .. } | Error::NoDeadLetter { .. } => Kind::NotFound,
-            Error::HandlerMissing { .. } => Kind::Unavailable,
+            Error::HandlerMissing { .. } | Error::UpcasterMissing { .. } => Kind::Unavailable,
             Error::Log(source) => source.kind(),
             Error::Stored { .. } => Kind::Corrupt,
             // The sandbox had no room: nothing is known of the history.
-            Error::Evolve { failure, .. } if failure.kind() == Kind::Unavailable => Kind::Unavailable,
-            Error::Evolve { .. } => Kind::Poison,
+            Error::Evolve { failure, .. } | Error::Upcast { failure, .. } if failure.kind() == Kind::Unavailable => {
+                Kind::Unavailable
+            }
+            Error::Evolve { .. } | Error::Upcast { .. } => Kind::Poison,
+            Error::NotFolded { .. } | Error::UpcastEndless { .. } => Kind::Poison,
             Error::Port(source) => source.kind(),
             Error::Append(source) => source.kind(),
             Error::NotParked { .. } => Kind::Conflict,
@@ -86,6 +106,10 @@ impl Classified for Error {
             Error::Log(source) => source.code(),
             Error::Stored { .. } => "stored_event_unreadable",
             Error::Evolve { .. } => "fold_failed",
+            Error::NotFolded { .. } => "event_not_folded",
+            Error::UpcasterMissing { .. } => "upcaster_missing",
+            Error::Upcast { .. } => "upcast_failed",
+            Error::UpcastEndless { .. } => "upcast_endless",
             Error::Port(source) => source.code(),
             Error::Append(source) => source.code(),
             Error::NoDeadLetter { .. } => "dead_letter_not_found",

@@ -1,12 +1,13 @@
 //! Streams of aggregates, read from the log and kept in a bounded cache. A cached stream is a pure function of the log
-//! up to its sequence and of the handler's digest, so it is never invalid, only behind or made by other code (I8).
+//! up to its sequence and of the digests of handler and upcasters, so it is never invalid, only behind or made by other
+//! code (I8).
 
 use std::sync::Arc;
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::{Error, Folded, Stream, offload};
+use super::{Error, Folded, Stream, Upcasters, offload};
 use crate::domain::{Aggregate, Sequence, Timestamp};
 use crate::event_store::{EventStore, Record};
 use crate::sandbox::{ActiveHandler, Catalog};
@@ -69,7 +70,7 @@ impl States {
     /// The state of an aggregate in the past. `Sequence` beyond the end gives the state at the end.
     pub async fn load_at(&self, aggregate: &Aggregate, at: At) -> Result<Folded, Error> {
         let active = self.handler(aggregate)?;
-        let mut stream = Stream::new(aggregate.clone(), &active.handler);
+        let mut stream = Stream::new(aggregate.clone(), &active.handler, self.upcasters(aggregate));
         let last = match at {
             At::Sequence(sequence) => Sequence(sequence),
             At::Time(time) => self.last_by(aggregate, time).await?,
@@ -131,10 +132,15 @@ impl States {
 
     /// What the cache has, or a stream of which nothing was read.
     fn cached(&self, aggregate: &Aggregate, active: &ActiveHandler) -> Stream {
-        self.cache
-            .get(aggregate)
-            .filter(|stream| stream.digest() == active.handler.digest())
-            .unwrap_or_else(|| Stream::new(aggregate.clone(), &active.handler))
+        let upcasters = self.upcasters(aggregate);
+        match self.cache.get(aggregate) {
+            Some(stream) if stream.is_folded_by(&active.handler, &upcasters) => stream,
+            _ => Stream::new(aggregate.clone(), &active.handler, upcasters),
+        }
+    }
+
+    fn upcasters(&self, aggregate: &Aggregate) -> Upcasters {
+        Upcasters::of(&self.catalog.active(), std::slice::from_ref(&aggregate.kind))
     }
 
     async fn extend(&self, stream: &mut Stream, wanted: impl Fn(&Record) -> bool) -> Result<(), Error> {

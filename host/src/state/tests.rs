@@ -13,6 +13,8 @@ use crate::sandbox::{Active, Handler};
 use crate::tests::components::{abuse, active, sandbox, together, variant};
 use crate::tests::{P0, Process, Store};
 
+mod upcast;
+
 const SOON: Duration = Duration::from_secs(60);
 
 fn decider() -> Arc<Handler> {
@@ -45,7 +47,7 @@ async fn a_stream_takes_each_record_once_and_no_gap() {
     deposits(&process, 4).await;
     let records = process.stream("Thing", "t").await;
     let handler = decider();
-    let mut stream = Stream::new(thing(), &handler);
+    let mut stream = Stream::new(thing(), &handler, Upcasters::default());
     assert!(stream.push(&records[0]) && stream.push(&records[0]), "what was taken is no gap");
     assert!(!stream.push(&records[2]));
     assert_eq!(stream.sequence(), records[0].sequence);

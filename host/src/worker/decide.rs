@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::outcome::{Decided, Ending, HostRefusal, appends};
 use crate::codec::envelope::{CommandData, Envelope, HandlerRef, ReadRef};
 use crate::codec::json::Json;
-use crate::domain::{Aggregate, Sequence, Timestamp};
+use crate::domain::{Aggregate, Digest, Sequence, Timestamp};
 use crate::error::{Classified, Kind};
 use crate::event_store::Record;
 use crate::metrics::Metrics;
@@ -60,7 +60,8 @@ struct Read {
     sequence: Sequence,
     schema_version: Arc<str>,
     state: Option<Json>,
-    digest: Option<crate::domain::Digest>,
+    digest: Option<Digest>,
+    upcasters: Arc<[Digest]>,
 }
 
 /// Why a state could not be read.
@@ -162,11 +163,19 @@ impl Read {
             schema_version: folded.schema_version,
             state: folded.state,
             digest: (folded.sequence.0 > 0).then_some(folded.handler_digest),
+            upcasters: folded.upcasters,
         }
     }
 
     fn absent(aggregate: Aggregate) -> Read {
-        Read { aggregate, sequence: Sequence(0), schema_version: "1.0.0".into(), state: None, digest: None }
+        Read {
+            aggregate,
+            sequence: Sequence(0),
+            schema_version: "1.0.0".into(),
+            state: None,
+            digest: None,
+            upcasters: Arc::default(),
+        }
     }
 
     fn value(&self) -> ReadValue<'_> {
@@ -184,6 +193,7 @@ impl Read {
             aggregate_id: self.aggregate.id.as_str().into(),
             sequence_number: self.sequence,
             handler_digest: self.digest,
+            upcasters: self.upcasters.clone(),
         }
     }
 }
@@ -294,7 +304,7 @@ impl Open {
             version: description.version.as_str().into(),
             digest: self.job.active.handler.digest(),
             revision: self.job.active.revision,
-            upcasters: Vec::new(),
+            upcasters: self.job.stream.used_upcasters().to_vec(),
         };
         let read_set: Vec<ReadRef> = self.have.iter().map(Read::reference).collect();
         let last_domain = self.job.stream.last_domain();

@@ -87,6 +87,7 @@ fn a_domain_event_reads_back() {
         aggregate_id: "db:C:x".into(),
         sequence_number: Sequence(0),
         handler_digest: None,
+        upcasters: Default::default(),
     };
     let draft = DomainDraft {
         command_id: id(9),

@@ -8,6 +8,7 @@ use crate::domain::{Sequence, Timestamp};
 
 const INSTANCE: &str = "instance-handler";
 const PROJECTION: &str = "projection-handler";
+const UPCASTER: &str = "upcaster-handler";
 
 /// Handlers as they come to be: each entry uploads a version (named by its digest) and, if it says so, activates it.
 #[derive(Default)]
@@ -71,11 +72,77 @@ fn each_broken_contract_is_refused_by_its_name() {
     }
 }
 
+/// An upcaster of deposits.
+fn upcaster(takes: &[&str], makes: &[&str]) -> Manifest {
+    Manifest {
+        kinds: vec!["Account".into()],
+        folds: vec![contract("DEPOSITED", takes)],
+        emits: vec![contract("DEPOSITED", makes)],
+        ..Manifest::default()
+    }
+}
+
 #[test]
-fn an_upcaster_is_not_activated_while_nothing_would_call_it() {
-    let manifest = with(|m| m.emits.clear());
-    let world = World::default().upload("newer", 1, "upcaster-handler", &manifest);
-    assert_eq!(world.against("newer", 1), ["world_not_served"]);
+fn an_upcaster_lets_a_handler_do_without_older_versions() {
+    let world = World::default()
+        .upload("account", 1, INSTANCE, &account(&["1"], &["1"], "1"))
+        .upload("account", 2, INSTANCE, &account(&["2"], &["2"], "1"))
+        .upload("account", 3, INSTANCE, &account(&["4"], &["4"], "1"))
+        .upload("newer", 4, UPCASTER, &upcaster(&["1"], &["2"]))
+        .upload("newest", 5, UPCASTER, &upcaster(&["2", "3"], &["3", "4"]))
+        .activate("account", 1);
+    assert_eq!(world.against("account", 2), ["event_not_folded"]);
+    let found = activation_refusals("account", digest(2), &world.0);
+    let words = &found[0].message;
+    assert!(words.contains("DEPOSITED 1 was emitted by account 1.0.0") && words.contains("folds 2"), "{words}");
+    let world = world.activate("newer", 4);
+    assert_eq!(world.against("account", 2), Vec::<String>::new());
+    assert_eq!(world.against("account", 3), ["event_not_folded"], "2 leads nowhere yet");
+    let world = world.activate("account", 2).activate("newest", 5);
+    assert_eq!(world.against("account", 3), Vec::<String>::new(), "by 2 and 3 to 4");
+}
+
+#[test]
+fn an_upcaster_on_which_an_active_reader_depends_is_not_replaced_by_one_that_leads_elsewhere() {
+    let world = World::default()
+        .upload("account", 1, INSTANCE, &account(&["1"], &["1"], "1"))
+        .upload("account", 2, INSTANCE, &account(&["2"], &["2"], "1"))
+        .upload("newer", 3, UPCASTER, &upcaster(&["1"], &["2"]))
+        .upload("newer", 4, UPCASTER, &upcaster(&["1"], &["3"]))
+        .upload("newer", 5, UPCASTER, &upcaster(&["1"], &["2", "3"]))
+        .upload("other", 6, UPCASTER, &upcaster(&["1.0.0"], &["5"]))
+        .activate("account", 1)
+        .activate("newer", 4);
+    assert_eq!(world.against("newer", 3), Vec::<String>::new(), "account 1 needs none");
+    let world = world.activate("newer", 3).activate("account", 2);
+    assert_eq!(world.against("newer", 4), ["event_not_folded"]);
+    assert_eq!(world.against("newer", 5), Vec::<String>::new());
+    assert_eq!(world.against("other", 6), ["upcast_taken"]);
+}
+
+#[test]
+fn an_event_that_is_split_reaches_a_reader_of_all_its_parts() {
+    let split = Manifest {
+        kinds: vec!["Account".into()],
+        folds: vec![contract("DEPOSITED", &["1"])],
+        emits: vec![contract("PAID", &["1"]), contract("CREDITED", &["1"])],
+        ..Manifest::default()
+    };
+    let reader = |names: &[&str]| {
+        with(|m| {
+            m.folds = names.iter().map(|name| contract(name, &["1"])).collect();
+            m.emits = m.folds.clone();
+        })
+    };
+    let world = World::default()
+        .upload("account", 1, INSTANCE, &account(&["1"], &["1"], "1"))
+        .upload("account", 2, INSTANCE, &reader(&["PAID"]))
+        .upload("account", 3, INSTANCE, &reader(&["PAID", "CREDITED"]))
+        .upload("split", 4, UPCASTER, &split)
+        .activate("account", 1)
+        .activate("split", 4);
+    assert_eq!(world.against("account", 2), ["event_not_folded"]);
+    assert_eq!(world.against("account", 3), Vec::<String>::new());
 }
 
 #[test]
