@@ -23,7 +23,7 @@ use crate::port::object_store::probe::probe;
 use crate::port::read_model::ReadModel;
 use crate::port::registry::{DeadLetters, Owner, Registry};
 use crate::sandbox::{Catalog, Sandbox};
-use crate::state::{Completions, Parking, Progress, States};
+use crate::state::{Completions, Parking, Progress, Snapshots, States, snapshots};
 
 /// Bytes of folded states kept in memory.
 const STATES_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -96,8 +96,20 @@ impl Parts {
         let letters = database.dead_letters();
         let registry = database.registry();
         let parking = Parking::open(events.clone(), letters.clone(), registry.clone(), clock.clone()).await?;
+        let mut states = States::new(events.clone(), catalog.clone(), STATES_BYTES_MAX);
+        if config.snapshot_interval_events > 0 {
+            let options = snapshots::Options {
+                store: events.store_id(),
+                objects: objects.clone(),
+                interval: config.snapshot_interval_events,
+                metrics: metrics.clone(),
+            };
+            let (snapshots, writer) = Snapshots::new(options, clock.clone());
+            states = states.with_snapshots(snapshots);
+            supervisor.spawn("snapshots", writer.run(supervisor.signal()));
+        }
         let parts = Parts {
-            states: States::new(events.clone(), catalog.clone(), STATES_BYTES_MAX),
+            states,
             completions: Completions::new(events.clone()),
             bus: bus::open(config, events.store_id(), events.partitions()).await?,
             owner: Owner { name: config.owner.clone(), run: next_run(&config.data_dir)? },

@@ -6,6 +6,7 @@ pub mod envelope;
 pub mod fingerprint;
 pub mod json;
 pub mod segment;
+pub mod snapshot;
 pub mod store;
 
 use crate::error::{Classified, Kind};
@@ -42,6 +43,9 @@ pub enum Error {
     /// Bytes of `meta/store.json` that this release cannot read.
     #[error("store: {reason}")]
     Store { reason: String },
+    /// Bytes of a snapshot that nobody wrote.
+    #[error("snapshot: {reason}")]
+    Snapshot { reason: String },
     /// Bytes of a checkpoint that no relay wrote.
     #[error("checkpoint: {reason}")]
     Checkpoint { reason: String },
@@ -52,7 +56,8 @@ impl Classified for Error {
         match self {
             Error::Json(_) | Error::Envelope { .. } | Error::ReservedMetadata { .. } => Kind::Invalid,
             Error::MetadataNotObject | Error::MetadataNotText { .. } | Error::TooLarge { .. } => Kind::Invalid,
-            Error::Segment { .. } | Error::Store { .. } | Error::Checkpoint { .. } => Kind::Corrupt,
+            Error::Segment { .. } | Error::Store { .. } => Kind::Corrupt,
+            Error::Checkpoint { .. } | Error::Snapshot { .. } => Kind::Corrupt,
         }
     }
 
@@ -66,6 +71,7 @@ impl Classified for Error {
             Error::Segment { .. } => "corrupt_segment",
             Error::Store { .. } => "corrupt_store_meta",
             Error::Checkpoint { .. } => "corrupt_checkpoint",
+            Error::Snapshot { .. } => "corrupt_snapshot",
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct Config {
     pub kafka: Option<Kafka>,
     /// Partitions of a log that does not exist yet.
     pub partitions: u16,
+    /// Events of an aggregate from one snapshot to the next; 0: none.
+    pub snapshot_interval_events: u64,
     pub lease_ms: u64,
     pub heartbeat_ms: u64,
     /// Name of this process in claims; the run's number comes from the registry.
@@ -181,6 +183,7 @@ impl Config {
             store,
             kafka,
             partitions: reader.number("partitions", 1..=1024),
+            snapshot_interval_events: reader.number("snapshot_interval_events", 0..=1_000_000),
             lease_ms,
             heartbeat_ms,
             owner: values.text("processed_event_owner").to_owned(),

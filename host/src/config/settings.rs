@@ -47,6 +47,12 @@ pub const SETTINGS: &[Setting] = &[
     open("log", "CARRYALL_LOG", "info", "what to log: a level, or filters such as `warn,carryall=debug`"),
     open("log_format", "CARRYALL_LOG_FORMAT", "auto", "`human`, `json`, or `auto`: human at a terminal"),
     open("partitions", "CARRYALL_PARTITIONS", "1", "partitions of a new event log; fixed when it is created"),
+    open(
+        "snapshot_interval_events",
+        "CARRYALL_SNAPSHOT_INTERVAL_EVENTS",
+        "500",
+        "events of an aggregate from one snapshot to the next; 0: none are made or read",
+    ),
     secret("admin_token", "CARRYALL_ADMIN_TOKEN", "bearer token of the operator; generated when unset"),
     open("tokens_file", "CARRYALL_TOKENS_FILE", "", "JSON list of {sha256, subject, roles, databases?}"),
     open("event_store_url", "EVENT_STORE_URL", "", "`file:PATH` or `s3://bucket/prefix`; unset: DATA_DIR/store"),

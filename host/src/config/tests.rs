@@ -29,7 +29,7 @@ fn nothing_configured_is_the_embedded_default() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
     assert_eq!(config.store, Store::Folder("./data/store".into()));
     assert_eq!(config.roles.len(), 5);
-    assert_eq!((config.lease_ms, config.heartbeat_ms), (900_000, 30_000));
+    assert_eq!((config.lease_ms, config.heartbeat_ms, config.snapshot_interval_events), (900_000, 30_000, 500));
     assert_eq!((config.instance_attempts_max, config.publisher.batch_events), (5, 200));
     assert_eq!(config.mismatch, Mismatch::Refuse);
     assert!(config.anonymous_allowed() && config.notes.is_empty());
@@ -141,6 +141,7 @@ fn numbers_outside_their_range_are_refused() {
     one_refusal("INSTANCE_WORKER_MAX_RETRY_ATTEMPTS", "0");
     one_refusal("EVENT_PUBLISHER_BATCH_SIZE", "-1");
     one_refusal("CARRYALL_PARTITIONS", "5000");
+    one_refusal("CARRYALL_SNAPSHOT_INTERVAL_EVENTS", "often");
     assert!(one_refusal("PROCESSED_EVENT_HEARTBEAT_INTERVAL_SECONDS", "600").contains("half"));
 }
 

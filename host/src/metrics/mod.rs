@@ -37,6 +37,7 @@ struct Inner {
     http_seconds: HistogramVec,
     queue_depth: IntGaugeVec,
     idempotency_mismatches: IntCounter,
+    snapshots: IntCounterVec,
     cpu_seconds: Gauge,
     resident_bytes: IntGauge,
     resident_peak_bytes: IntGauge,
@@ -160,6 +161,11 @@ impl Metrics {
             queue_depth: add.gauges("carryall_queue_depth", "Entries waiting in a queue", &["queue"]),
             idempotency_mismatches: add
                 .counter("carryall_idempotency_mismatches", "Command ids that came again with other content"),
+            snapshots: add.counters(
+                "carryall_snapshots",
+                "Snapshots of long streams by what became of them",
+                &["what"],
+            ),
             cpu_seconds: add.register(gauge("process_cpu_seconds_total", "CPU time of this process")),
             resident_bytes: add.register(level("process_resident_memory_bytes", "Resident memory")),
             resident_peak_bytes: add.register(level("process_resident_memory_peak_bytes", "Greatest so far")),
@@ -230,6 +236,11 @@ impl Metrics {
     /// Command ids that came again with other content.
     pub fn idempotency_mismatches(&self) -> Counter {
         Counter(self.0.idempotency_mismatches.clone())
+    }
+
+    /// Snapshots: `written`, `used`, `refused` (damaged, or of another history) or `dropped` (no time to write them).
+    pub fn snapshots(&self, what: &'static str) -> Counter {
+        Counter(self.0.snapshots.with_label_values(&[what]))
     }
 
     /// Everything in the Prometheus text format.

@@ -5,10 +5,14 @@
 //! in order and keeps what is not folded yet, [`Stream::fold`] calls `evolve` once for all of them.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
+
+use uuid::Uuid;
 
 use super::{Error, Upcasters};
 use crate::codec::json::Json;
+use crate::codec::snapshot::{Decided, Folder, Snapshot};
 use crate::domain::{Aggregate, Digest, EventKind, Sequence, event_type};
 use crate::event_store::Record;
 use crate::sandbox::Handler;
@@ -33,11 +37,14 @@ pub struct Folded {
     pub upcasters: Arc<[Digest]>,
 }
 
-/// A command whose outcome decides the fate of one that relied on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Decided {
-    command: Sequence,
-    failed: bool,
+/// What a snapshot says besides the state, as of an event at which one is due.
+#[derive(Debug, Clone)]
+struct Mark {
+    sequence: Sequence,
+    event_id: Uuid,
+    last_domain: Sequence,
+    first_undecided: Option<Sequence>,
+    last_decided: Option<Decided>,
 }
 
 /// The stream of an aggregate as far as it was read.
@@ -58,6 +65,14 @@ pub struct Stream {
     undecided: Vec<Record>,
     /// The last command decided: one command can rely only on its direct predecessor.
     last_decided: Option<Decided>,
+    /// What `state` held when it was taken from a snapshot: of records up to here only the undecided commands count.
+    restored_to: Sequence,
+    /// Events from one snapshot to the next; 0: none are made.
+    interval: u64,
+    /// The last event passed at which a snapshot is due, until it is folded.
+    mark: Option<Mark>,
+    /// A snapshot that nobody has taken yet.
+    snapshot: Option<Box<Snapshot>>,
 }
 
 impl Stream {
@@ -75,7 +90,37 @@ impl Stream {
             unfolded: Vec::new(),
             undecided: Vec::new(),
             last_decided: None,
+            restored_to: Sequence(0),
+            interval: 0,
+            mark: None,
+            snapshot: None,
         }
+    }
+
+    /// The stream as a snapshot of this handler and these upcasters left it. The records to be pushed begin with the
+    /// oldest command that was undecided then.
+    pub fn restored(snapshot: Snapshot, handler: &Handler, upcasters: Upcasters) -> Stream {
+        let Snapshot { aggregate, sequence, last_domain, first_undecided, last_decided, used, state, .. } = snapshot;
+        Stream {
+            sequence: first_undecided.map_or(sequence, |first| Sequence(first.0.saturating_sub(1)).min(sequence)),
+            last_domain,
+            state,
+            used: used.into(),
+            last_decided,
+            restored_to: sequence,
+            ..Stream::new(aggregate, handler, upcasters)
+        }
+    }
+
+    /// Makes a snapshot whenever an event whose sequence is a multiple of this was folded.
+    #[must_use]
+    pub fn snapshot_every(self, interval: u64) -> Stream {
+        Stream { interval, ..self }
+    }
+
+    /// The last snapshot made, once. It lacks the store's id, which a stream does not know.
+    pub fn take_snapshot(&mut self) -> Option<Snapshot> {
+        self.snapshot.take().map(|snapshot| *snapshot)
     }
 
     /// The aggregate.
@@ -111,7 +156,8 @@ impl Stream {
     /// Bytes this stream holds, roughly; for bounded caches.
     pub fn weight(&self) -> usize {
         let records = self.unfolded.iter().chain(&self.undecided).map(|r| r.line.len() + 200).sum::<usize>();
-        256 + self.state.as_ref().map_or(0, |s| s.as_str().len()) + records
+        let state = |state: &Option<Json>| state.as_ref().map_or(0, |s| s.as_str().len());
+        256 + state(&self.state) + self.snapshot.as_ref().map_or(0, |snapshot| state(&snapshot.state)) + records
     }
 
     /// Takes the next record. Gives `false`, and takes nothing, when it is not the next one: a gap is to be filled from
@@ -126,24 +172,34 @@ impl Stream {
         self.sequence = record.sequence;
         match record.kind {
             EventKind::Command => self.undecided.push(record.clone()),
+            EventKind::Domain if record.sequence <= self.restored_to => drop(self.take_decided(record)),
             EventKind::Domain => {
                 self.last_domain = record.sequence;
-                self.note_outcome(record);
+                if let Some(command) = self.take_decided(record) {
+                    let failed = &*record.event_type == event_type::COMMAND_FAILED;
+                    self.last_decided = Some(Decided { command: command.sequence, failed });
+                }
                 if !event_type::is_host_outcome(&record.event_type) {
                     self.unfolded.push(record.clone());
                 }
             }
         }
+        if self.interval > 0 && record.sequence.0.is_multiple_of(self.interval) && record.sequence > self.restored_to {
+            self.mark = Some(Mark {
+                sequence: record.sequence,
+                event_id: record.event_id,
+                last_domain: self.last_domain,
+                first_undecided: self.undecided.first().map(|command| command.sequence),
+                last_decided: self.last_decided,
+            });
+        }
         true
     }
 
-    fn note_outcome(&mut self, record: &Record) {
-        let Some(index) = self.undecided.iter().position(|c| Some(c.event_id) == record.command_id) else {
-            return;
-        };
-        let command = self.undecided.remove(index);
-        let failed = &*record.event_type == event_type::COMMAND_FAILED;
-        self.last_decided = Some(Decided { command: command.sequence, failed });
+    /// Takes the command out of the undecided ones whose outcome this is.
+    fn take_decided(&mut self, record: &Record) -> Option<Record> {
+        let index = self.undecided.iter().position(|command| Some(command.event_id) == record.command_id)?;
+        Some(self.undecided.remove(index))
     }
 
     /// Whether a command that expects `expected` relied on a command that failed.
@@ -151,31 +207,65 @@ impl Stream {
         self.last_decided.is_some_and(|last| last.failed && expected == Some(last.command.0))
     }
 
-    /// Calls `evolve` for what is not folded yet. On a failure nothing has changed.
+    /// Calls `evolve` for what is not folded yet. After a failure what was folded stays folded, and the rest unfolded.
     pub fn fold(&mut self, handler: &Handler) -> Result<Folded, Error> {
+        if let Some(mark) = &self.mark {
+            let due = self.unfolded.partition_point(|record| record.sequence <= mark.sequence);
+            let (state, used) = self.evolve(handler, self.state.clone(), self.used.clone(), 0..due)?;
+            (self.state, self.used) = (state, used);
+            self.unfolded.drain(..due);
+            self.snapshot = self.mark.take().map(|mark| Box::new(self.snapshot_at(mark)));
+        }
         if !self.unfolded.is_empty() {
-            let mut state = self.state.clone();
-            let mut used = self.used.to_vec();
-            for chunk in self.unfolded.chunks(EVOLVE_EVENTS_MAX) {
-                let presented = self.upcasters.present(handler, chunk)?;
-                used.extend(presented.used());
-                let evolved = handler.evolve(state.as_ref().map(Json::as_str), &presented.events());
-                state = evolved.map_err(|failure| Error::Evolve {
-                    handler: handler.description().name.clone(),
-                    aggregate: self.aggregate.clone(),
-                    sequence: chunk.last().map_or(0, |r| r.sequence.0),
-                    failure,
-                })?;
-            }
-            self.state = state;
-            if used.len() > self.used.len() {
-                let mut seen = HashSet::new();
-                used.retain(|digest| seen.insert(*digest));
-                self.used = used.into();
-            }
+            let all = 0..self.unfolded.len();
+            (self.state, self.used) = self.evolve(handler, self.state.clone(), self.used.clone(), all)?;
             self.unfolded = Vec::new();
         }
         Ok(self.folded())
+    }
+
+    /// A state with some of the unfolded events folded into it, and the upcasters that were called so far.
+    fn evolve(
+        &self,
+        handler: &Handler,
+        mut state: Option<Json>,
+        used: Arc<[Digest]>,
+        events: Range<usize>,
+    ) -> Result<(Option<Json>, Arc<[Digest]>), Error> {
+        let mut all_used = used.to_vec();
+        for chunk in self.unfolded[events].chunks(EVOLVE_EVENTS_MAX) {
+            let presented = self.upcasters.present(handler, chunk)?;
+            let new = presented.used().iter().filter(|digest| !used.contains(digest));
+            all_used.extend(new);
+            let evolved = handler.evolve(state.as_ref().map(Json::as_str), &presented.events());
+            state = evolved.map_err(|failure| Error::Evolve {
+                handler: handler.description().name.clone(),
+                aggregate: self.aggregate.clone(),
+                sequence: chunk.last().map_or(0, |r| r.sequence.0),
+                failure,
+            })?;
+        }
+        if all_used.len() == used.len() {
+            return Ok((state, used));
+        }
+        let mut seen = HashSet::new();
+        all_used.retain(|digest| seen.insert(*digest));
+        Ok((state, all_used.into()))
+    }
+
+    fn snapshot_at(&self, mark: Mark) -> Snapshot {
+        Snapshot {
+            store: Uuid::nil(),
+            aggregate: self.aggregate.clone(),
+            sequence: mark.sequence,
+            event_id: mark.event_id,
+            last_domain: mark.last_domain,
+            first_undecided: mark.first_undecided,
+            last_decided: mark.last_decided,
+            folder: Folder { handler: self.digest, upcasters: self.upcasters.digests().collect() },
+            used: self.used.to_vec(),
+            state: self.state.clone(),
+        }
     }
 
     /// Whether [`Stream::fold`] has nothing to do.

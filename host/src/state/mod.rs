@@ -11,6 +11,7 @@ pub mod intake;
 pub mod offload;
 pub mod parking;
 pub mod progress;
+pub mod snapshots;
 pub mod states;
 pub mod upcast;
 
@@ -23,6 +24,7 @@ pub use intake::Intake;
 pub use offload::offload;
 pub use parking::{ParkRequest, Parking, Release, Stranger};
 pub use progress::{ConsumerProgress, ConsumerState, Progress};
+pub use snapshots::Snapshots;
 pub use states::{At, States};
 pub use upcast::{Presented, Upcasters};
 

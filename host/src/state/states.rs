@@ -7,7 +7,8 @@ use std::sync::Arc;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::{Error, Folded, Stream, Upcasters, offload};
+use super::{Error, Folded, Snapshots, Stream, Upcasters, offload};
+use crate::codec::snapshot::{Folder, Snapshot};
 use crate::domain::{Aggregate, Sequence, Timestamp};
 use crate::event_store::{EventStore, Record};
 use crate::sandbox::{ActiveHandler, Catalog};
@@ -41,13 +42,20 @@ pub struct States {
     events: EventStore,
     catalog: Arc<Catalog>,
     cache: Arc<Cache<Aggregate, Stream, ByBytes>>,
+    snapshots: Option<Snapshots>,
 }
 
 impl States {
     /// A cache of at most `cache_bytes_max` over this log.
     pub fn new(events: EventStore, catalog: Arc<Catalog>, cache_bytes_max: usize) -> States {
         let cache = Cache::with_weighter(STREAMS_ESTIMATED, cache_bytes_max as u64, ByBytes);
-        States { events, catalog, cache: Arc::new(cache) }
+        States { events, catalog, cache: Arc::new(cache), snapshots: None }
+    }
+
+    /// Starts cold reads of long streams from snapshots, and makes them.
+    #[must_use]
+    pub fn with_snapshots(self, snapshots: Snapshots) -> States {
+        States { snapshots: Some(snapshots), ..self }
     }
 
     /// The active handler that decides for an aggregate type.
@@ -70,14 +78,17 @@ impl States {
     /// The state of an aggregate in the past. `Sequence` beyond the end gives the state at the end.
     pub async fn load_at(&self, aggregate: &Aggregate, at: At) -> Result<Folded, Error> {
         let active = self.handler(aggregate)?;
-        let mut stream = Stream::new(aggregate.clone(), &active.handler, self.upcasters(aggregate));
         let last = match at {
-            At::Sequence(sequence) => Sequence(sequence),
+            At::Sequence(sequence) => Sequence(sequence).min(self.events.head(aggregate).await?.last),
             At::Time(time) => self.last_by(aggregate, time).await?,
         };
+        let mut stream = self.cold(aggregate, &active, self.upcasters(aggregate), last).await?;
         let wanted = |record: &Record| record.sequence <= last;
         self.extend(&mut stream, wanted).await?;
-        offload(move || stream.fold(&active.handler)).await
+        let folding = offload(move || stream.fold(&active.handler).map(|folded| (folded, stream.take_snapshot())));
+        let (folded, snapshot) = folding.await?;
+        self.offer(snapshot);
+        Ok(folded)
     }
 
     /// Sequence of the last event that had occurred by a time. Times need not grow from event to event: commands carry
@@ -101,8 +112,11 @@ impl States {
 
     /// The stream of an aggregate up to the committed end, not necessarily folded.
     pub async fn stream(&self, aggregate: &Aggregate, active: &ActiveHandler) -> Result<Stream, Error> {
-        let mut stream = self.cached(aggregate, active);
-        self.catch_up(&mut stream).await?;
+        let head = self.events.head(aggregate).await?;
+        let mut stream = self.open(aggregate, active, head.last).await?;
+        if head.last > stream.sequence() {
+            self.extend(&mut stream, |_| true).await?;
+        }
         Ok(stream)
     }
 
@@ -120,7 +134,8 @@ impl States {
         active: &ActiveHandler,
         records: &[Record],
     ) -> Result<Stream, Error> {
-        let mut stream = self.cached(aggregate, active);
+        let last = records.last().map_or(Sequence(0), |record| record.sequence);
+        let mut stream = self.open(aggregate, active, last).await?;
         let connected = records.iter().all(|record| stream.push(record));
         if connected {
             self.catch_up(&mut stream).await?;
@@ -130,12 +145,44 @@ impl States {
         Ok(stream)
     }
 
-    /// What the cache has, or a stream of which nothing was read.
-    fn cached(&self, aggregate: &Aggregate, active: &ActiveHandler) -> Stream {
+    /// What the cache has, or what [`States::cold`] gives.
+    async fn open(&self, aggregate: &Aggregate, active: &ActiveHandler, last: Sequence) -> Result<Stream, Error> {
         let upcasters = self.upcasters(aggregate);
         match self.cache.get(aggregate) {
-            Some(stream) if stream.is_folded_by(&active.handler, &upcasters) => stream,
-            _ => Stream::new(aggregate.clone(), &active.handler, upcasters),
+            Some(stream) if stream.is_folded_by(&active.handler, &upcasters) => Ok(stream),
+            _ => self.cold(aggregate, active, upcasters, last).await,
+        }
+    }
+
+    /// The newest snapshot not after `last`, or a stream of which nothing was read. A snapshot serves only when the log
+    /// has its event: one that outlived the log it was made from is another history's.
+    async fn cold(
+        &self,
+        aggregate: &Aggregate,
+        active: &ActiveHandler,
+        upcasters: Upcasters,
+        last: Sequence,
+    ) -> Result<Stream, Error> {
+        let Some(snapshots) = &self.snapshots else {
+            return Ok(Stream::new(aggregate.clone(), &active.handler, upcasters));
+        };
+        let interval = snapshots.interval();
+        let folder = Folder { handler: active.handler.digest(), upcasters: upcasters.digests().collect() };
+        if let Some(snapshot) = snapshots.find(aggregate, &folder, last).await {
+            let before = Sequence(snapshot.sequence.0.saturating_sub(1));
+            let stored = self.events.stream(aggregate, before, 1).await?;
+            if stored.first().is_some_and(|record| record.event_id == snapshot.event_id) {
+                snapshots.served();
+                return Ok(Stream::restored(snapshot, &active.handler, upcasters).snapshot_every(interval));
+            }
+            snapshots.refuse_stray(&snapshot).await;
+        }
+        Ok(Stream::new(aggregate.clone(), &active.handler, upcasters).snapshot_every(interval))
+    }
+
+    fn offer(&self, snapshot: Option<Snapshot>) {
+        if let (Some(snapshots), Some(snapshot)) = (&self.snapshots, snapshot) {
+            snapshots.offer(snapshot);
         }
     }
 
@@ -158,7 +205,8 @@ impl States {
     }
 
     /// Keeps a stream for the next reader.
-    pub fn keep(&self, stream: Stream) {
+    pub fn keep(&self, mut stream: Stream) {
+        self.offer(stream.take_snapshot());
         self.cache.insert(stream.aggregate().clone(), stream);
     }
 

@@ -13,6 +13,7 @@ use crate::sandbox::{Active, Handler};
 use crate::tests::components::{abuse, active, sandbox, together, variant};
 use crate::tests::{P0, Process, Store};
 
+mod snapshots;
 mod upcast;
 
 const SOON: Duration = Duration::from_secs(60);

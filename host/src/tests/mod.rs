@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::port::clock::Clock;
 use crate::port::clock::manual::ManualClock;
 use crate::port::index::memory::MemoryIndex;
+use crate::port::object_store::ObjectStore;
 use crate::port::object_store::memory::MemoryStore;
 use crate::port::read_model::{DocumentKey, MemoryReadModel, ReadModel as _};
 use crate::port::registry::{ClaimFilter, ClaimRow, MemoryRegistry, Owner, Registry as _};
@@ -86,9 +87,14 @@ impl Store {
 
     /// A run of the process with its own view of the log. What ran before must be gone.
     pub async fn run(&self, run: u64, active: Active) -> Process {
+        self.run_on(run, active, self.objects.clone()).await
+    }
+
+    /// As [`Store::run`], with something between the process and its object store.
+    pub async fn run_on(&self, run: u64, active: Active, objects: Arc<dyn ObjectStore>) -> Process {
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
         let options = event_store::Options::default();
-        let opened = EventStore::open(options, self.objects.clone(), self.index.clone(), clock.clone()).await;
+        let opened = EventStore::open(options, objects, self.index.clone(), clock.clone()).await;
         let (events, tasks, _) = opened.unwrap();
         for task in tasks {
             tokio::spawn(task.future);
