@@ -121,7 +121,8 @@ impl Step<'_> {
         let (active, parts) = (&self.active, &self.context.parts);
         let started = Instant::now();
         let records: Arc<[Record]> = items.iter().map(|item| item.record.clone()).collect();
-        let mut keys: Vec<DocumentKey> = self.call(&records, |handler, presented| handler.project_needs(&presented.events())).await?;
+        let mut keys: Vec<DocumentKey> =
+            self.call(&records, |handler, presented| handler.project_needs(&presented.events())).await?;
         keys.sort();
         keys.dedup();
         let documents: Vec<Document> = parts.read_model.documents(LIVE, &keys).await?.into_iter().flatten().collect();
@@ -189,7 +190,7 @@ impl Step<'_> {
         run: impl FnOnce(&Handler, &Presented<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Stopped> {
         let (records, active) = (records.clone(), self.active.clone());
-        let upcasters = Upcasters::of(&self.parts.catalog.active(), &active.handler.description().kinds);
+        let upcasters = Upcasters::of(&self.context.parts.catalog.active(), &active.handler.description().kinds);
         offload(move || {
             let presented = upcasters.present(&active.handler, &records).map_err(|error| match error.kind() {
                 Kind::Unavailable => Stopped::Error(error),

@@ -258,7 +258,7 @@ async fn a_projection_gets_what_it_folds_and_what_upcasters_make_of_the_rest() {
     process.note(ACCOUNT, "a", "ACCOUNT_AUDITED", json!({})).await;
     let moved = process.note(ACCOUNT, "a", "MONEY_MOVED", json!({})).await;
     let mut projector = projector(&process).await;
-    settle(&process, &mut projector).await;
+    projector.settle(&process).await;
     let document = process.store.document("accounts", "a").await.unwrap();
     assert_eq!((&document["balance_cents"], &document["sequence_number"]), (&json!(0), &json!(moved.sequence.0)));
     assert_eq!(process.store.rows(CONSUMER, "done").await.len(), 3, "one that it does not fold is done all the same");
