@@ -5,20 +5,24 @@ mod abuse;
 mod bucket;
 mod client;
 mod log;
+pub mod postgres;
 mod problem;
 mod proxy;
 mod server;
 pub mod services;
 mod shop;
+mod wire;
 
 pub use abuse::abuse;
 pub use bucket::Bucket;
 pub use client::{Answer, Client};
 pub use log::{Event, Log};
+pub use postgres::Postgres;
 pub use problem::Problem;
 pub use proxy::Proxy;
 pub use server::{ADMIN_TOKEN, Options, Process, Server, binary, component, run_to_end};
 pub use shop::{Shop, classes};
+pub use wire::Wire;
 
 /// An id that no earlier run used.
 #[allow(clippy::disallowed_methods)] // A client outside the host draws its own ids.

@@ -105,6 +105,22 @@ impl From<ClaimRow> for ClaimBody {
     }
 }
 
+/// What to remove.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetireBody {
+    /// 1 to 87600.
+    pub older_than_hours: u64,
+}
+
+/// What was removed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RetiredBody {
+    pub retired: u64,
+    /// There may be more: ask again.
+    pub more: bool,
+}
+
 /// One page of claims.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ClaimsBody {
@@ -273,6 +289,25 @@ pub async fn release(
     api.operations.release(&handler, event_id).await?;
     tracing::info!(%event_id, handler, actor = principal.actor(), "a claim was released by an operator");
     json(StatusCode::OK, &serde_json::json!({ "handler": handler, "event_id": event_id, "released": true }))
+}
+
+/// Removes claims that ended long ago. What was handled stays known, and is never handled again.
+#[utoipa::path(
+    post, path = "/admin/v1/claims/retire", tag = "admin", security(("operator" = [])), request_body = RetireBody,
+    responses((status = 200, body = RetiredBody), (status = 400, body = ProblemBody))
+)]
+pub async fn retire(
+    State(api): State<Api>,
+    principal: Principal,
+    params: Params,
+    request: Request,
+) -> Result<Response, Problem> {
+    params.only(&[])?;
+    let body = request::json_body(request).await?;
+    let body: RetireBody = request::parse(&body)?;
+    let (retired, more) = api.operations.retire(body.older_than_hours).await?;
+    tracing::info!(retired, hours = body.older_than_hours, actor = principal.actor(), "old claims were removed");
+    json(StatusCode::OK, &RetiredBody { retired, more })
 }
 
 /// Consumers of this process, and how far behind they are.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{CONNECTION, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -29,6 +30,23 @@ pub fn methods(routes: Router) -> Router {
 
 async fn unknown_route() -> Problem {
     Problem::not_found("unknown_route", "there is no such address; /openapi.json lists them all")
+}
+
+/// Answer to everything but the probes while the process opens its parts.
+pub async fn not_yet() -> Problem {
+    Problem::unavailable(
+        "starting",
+        "The host is starting",
+        "its parts are not open yet; /ready says what it waits for",
+    )
+}
+
+/// Ends the connection with each answer.
+pub fn closing(routes: Router) -> Router {
+    routes.layer(middleware::map_response(async |mut response: Response| {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+    }))
 }
 
 /// The router adds `Allow`.

@@ -115,3 +115,9 @@ pub fn router(services: Services) -> Router {
 pub fn probes(health: Health) -> Router {
     gate::fallbacks(health.router())
 }
+
+/// The interface of a process whose parts are not open yet: probes, and 503 for everything else. Its connections end
+/// with each answer, so that the next request finds the interface that holds then.
+pub fn starting(health: Health) -> Router {
+    gate::closing(gate::methods(health.router()).fallback(gate::not_yet))
+}

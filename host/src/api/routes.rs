@@ -66,6 +66,7 @@ fn admin(routes: Routes) -> Routes {
         .at("/admin/v1/dead-letters/{id}/retry", post(admin::retry))
         .at("/admin/v1/dead-letters/{id}/discard", post(admin::discard))
         .at("/admin/v1/claims", get(admin::claims))
+        .at("/admin/v1/claims/retire", post(admin::retire))
         .at("/admin/v1/claims/{handler}/{event_id}/release", post(admin::release))
         .at("/admin/v1/consumers", get(admin::consumers))
         .at("/admin/v1/relay", get(admin::relay))

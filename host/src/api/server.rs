@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,8 +26,14 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after a failed accept (no file descriptor left): others may close some meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `stop` is cancelled and everything under way has ended, or `grace` is over.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, grace: Duration) -> io::Result<()> {
+/// Serves until `stop` is cancelled and everything under way has ended, or `grace` is over. A connection keeps the
+/// router that held when it was opened.
+pub async fn serve(
+    listener: TcpListener,
+    router: watch::Receiver<Router>,
+    stop: CancellationToken,
+    grace: Duration,
+) -> io::Result<()> {
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -42,7 +48,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
                 }
             },
         };
-        let (router, stop) = (router.clone(), stop.clone());
+        let (router, stop) = (router.borrow().clone(), stop.clone());
         connections.spawn(async move {
             connection(socket, router, stop).await;
             drop(place);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::adapter::sqlite::Database;
+use super::database::Database;
 use crate::domain::{Partition, Position};
 use crate::event_store::EventStore;
 use crate::port;
@@ -14,11 +14,8 @@ use crate::port::clock::Clock;
 
 /// How often it looks: a quiet host pays one small read each time.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How long finished claims are kept for operators to look at. What was handled is known without them, from
-/// `aggregate_versions`.
-const CLAIMS_KEPT_MS: i64 = 7 * 24 * 60 * 60 * 1000;
-/// Looks between two removals of old claims: a minute.
-const LOOKS_PER_RETIREMENT: u32 = 30;
+/// Looks between two removals of old claims: ten minutes, since each walks through all of them.
+const LOOKS_PER_RETIREMENT: u32 = 300;
 /// Claims removed at once: some milliseconds of the database's one writer.
 const RETIRED_AT_ONCE: usize = 1000;
 
@@ -27,6 +24,7 @@ pub async fn run(
     database: Database,
     events: EventStore,
     clock: Arc<dyn Clock>,
+    claims_kept_ms: u64,
     stop: CancellationToken,
 ) -> port::Result<()> {
     let ends: Vec<_> = (0..events.partitions()).map(|partition| events.watch_end(Partition(partition))).collect();
@@ -36,6 +34,7 @@ pub async fn run(
             () = stop.cancelled() => break,
             () = clock.sleep(INTERVAL) => {}
         }
+        database.look_after().await;
         let now: Vec<Position> = ends.iter().map(|end| *end.borrow()).collect();
         // While events arrive, the writer has better things to do; a search brings its words up to date by itself.
         if now == before
@@ -45,7 +44,7 @@ pub async fn run(
         }
         before = now;
         if look.is_multiple_of(LOOKS_PER_RETIREMENT)
-            && let Err(error) = retire(&database, clock.as_ref(), &stop).await
+            && let Err(error) = retire(&database, clock.as_ref(), claims_kept_ms, &stop).await
         {
             tracing::warn!(%error, "removing old claims");
         }
@@ -58,9 +57,10 @@ async fn refresh(database: &Database, stop: &CancellationToken) -> port::Result<
     Ok(())
 }
 
-async fn retire(database: &Database, clock: &dyn Clock, stop: &CancellationToken) -> port::Result<()> {
+/// Claims that ended longer ago go: what was handled is known without them, from `aggregate_versions`.
+async fn retire(database: &Database, clock: &dyn Clock, kept_ms: u64, stop: &CancellationToken) -> port::Result<()> {
     let registry = database.registry();
-    let old = clock.now().plus_ms(-CLAIMS_KEPT_MS);
+    let old = clock.now().plus_ms(-i64::try_from(kept_ms).unwrap_or(i64::MAX));
     while !stop.is_cancelled() && registry.retire(old, RETIRED_AT_ONCE).await? == RETIRED_AT_ONCE as u64 {}
     Ok(())
 }

@@ -1,16 +1,19 @@
 //! Wires the parts of one process together, spawns their tasks, and drains them in order. The only place that names
 //! adapters, and the only one that spawns.
 //!
-//! Start: lock and store, database, log (which rebuilds the index when it must), handlers, dead letters, consumers,
-//! then the listener takes requests. Stop: the listener drains while everything else still works, so that requests
-//! that wait for an outcome get it; then consumers finish their batch and store their checkpoints; the log closes last.
+//! Start: the listener answers probes, and 503 to everything else; lock and store, database, log (which rebuilds the
+//! index when it must), handlers, dead letters, consumers; then the whole interface. A part that is away is waited for.
+//! Stop: the listener drains while everything else still works, so that requests that wait for an outcome get it; then
+//! consumers finish their batch and store their checkpoints; the log closes last.
 
 mod bus;
 mod consumers;
+mod database;
 mod housekeeping;
 mod membership;
 mod parts;
 mod rebuild;
+mod start;
 mod store;
 mod supervisor;
 mod verify;
@@ -19,10 +22,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Auth, Health, Services};
 use crate::config::{AccessRole, Config, Mismatch, Role, Token, ensure_admin_token};
+use crate::metrics::Metrics;
 use crate::port::clock::Clock;
 use crate::{command, failpoint, query};
 use consumers::Consumers;
@@ -45,20 +50,28 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         .await
         .with_context(|| format!("cannot listen on {}: another process may use the port", config.listen))?;
     let address = listener.local_addr()?;
-    let supervisor = Supervisor::new(stop.clone());
-    let parts = Parts::open(&config, &supervisor).await?;
-    let consumers = Consumers::start(&config, &parts, &supervisor).await?;
-    let router = if config.roles.contains(&Role::Api) {
-        api::router(services(&config, &parts, &consumers, &supervisor, stop.clone())?)
-    } else {
-        api::probes(health(&parts, &consumers, &supervisor))
+    let metrics = Metrics::new();
+    let waiting = start::Waiting::default();
+    let (door, router) = watch::channel(api::starting(waiting.health(metrics.clone())));
+    let serving = tokio::spawn(api::serve(listener, router, stop.clone(), DRAIN));
+    let opened = start::open(&config, &metrics, &waiting, &stop).await;
+    let Some(start::Opened { parts, consumers, supervisor }) = opened.inspect_err(|_| stop.cancel())? else {
+        serving.await??;
+        return Ok(());
     };
+    let router = if config.roles.contains(&Role::Api) {
+        services(&config, &parts, &consumers, &supervisor, stop.clone()).map(api::router)
+    } else {
+        Ok(api::probes(health(&parts, &consumers, &supervisor)))
+    };
+    // Without an interface the process ends as it would with one, so that what it began is written.
+    let refused = router.map(|router| door.send_replace(router)).inspect_err(|_| stop.cancel()).err();
     tracing::info!(%address, data_dir = %config.data_dir.display(), store = %parts.events.store_id(), "serving");
-    let served = api::serve(listener, router, stop, DRAIN).await;
+    let served = serving.await?;
     tracing::info!("draining");
     supervisor.stop(parts.close()).await;
     served?;
-    supervisor.result()
+    refused.map_or_else(|| supervisor.result(), Err)
 }
 
 /// Completes when the process is asked to stop (SIGTERM or SIGINT).
@@ -153,6 +166,7 @@ fn health(parts: &Parts, consumers: &Consumers, supervisor: &Supervisor) -> Heal
     let (supervisor, deployments, progress) = (supervisor.clone(), parts.deployments.clone(), parts.progress.clone());
     let troubles = consumers.troubles();
     let (events, parking, consumers) = (parts.events.clone(), parts.parking.clone(), consumers.names());
+    let database = parts.database.clone();
     let probe = move || {
         let mut found = vec![supervisor.part()];
         let ends: Vec<String> = (0..events.partitions())
@@ -181,6 +195,9 @@ fn health(parts: &Parts, consumers: &Consumers, supervisor: &Supervisor) -> Heal
             // Without messages it follows the log all the same.
             found.push(api::Part { name: format!("messages of {consumer}"), ready: true, detail: reason });
         }
+        let (name, trouble) = database.trouble();
+        let detail = trouble.clone().unwrap_or_else(|| format!("{name} answers"));
+        found.push(api::Part { name: "database".into(), ready: trouble.is_none(), detail });
         let parked = parking.count();
         found.push(api::Part { name: "dead_letters".into(), ready: true, detail: format!("{parked} parked") });
         found

@@ -1,14 +1,11 @@
 //! The parts of a process, opened in the order they depend on one another.
 
 use std::fs::File;
-use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
-
+use super::database::Database;
 use super::supervisor::Supervisor;
 use super::{bus, housekeeping, store};
-use crate::adapter::sqlite::Database;
 use crate::adapter::system_clock::SystemClock;
 use crate::bundled;
 use crate::config::Config;
@@ -49,26 +46,26 @@ pub struct Parts {
     pub completions: Completions,
     pub metrics: Metrics,
     pub owner: Owner,
+    pub database: Database,
     /// Of the data folder.
     _lock: File,
 }
 
 impl Parts {
     /// Opens everything, rebuilds what must be rebuilt, deploys the bundled handlers at the first start.
-    pub async fn open(config: &Config, supervisor: &Supervisor) -> anyhow::Result<Parts> {
-        let metrics = Metrics::new();
+    pub async fn open(config: &Config, metrics: Metrics, supervisor: &Supervisor) -> anyhow::Result<Parts> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let opened = store::open(config, clock.random_id(), &metrics).await?;
-        let objects = opened.store;
+        let store = store::open(config, clock.random_id(), &metrics).await?;
+        let objects = store.store;
         probe(objects.as_ref(), clock.random_id()).await?;
-        let database = Database::open(&config.data_dir.join(DATABASE_FILE)).await?;
+        let (database, turn) = Database::open(config, &metrics, clock.as_ref()).await?;
         let options = event_store::Options {
             writer: config.owner.clone(),
             partitions: config.partitions,
             metrics: metrics.clone(),
             index_linger_ms: INDEX_LINGER_MS,
-            commit_linger_ms: opened.commit_linger_ms,
-            follow_ms: opened.follow_ms,
+            commit_linger_ms: store.commit_linger_ms,
+            follow_ms: store.follow_ms,
             ..event_store::Options::default()
         };
         let (events, tasks, report) =
@@ -79,55 +76,15 @@ impl Parts {
         for task in tasks {
             supervisor.spawn_log(task.name, task.future);
         }
-        let cache_folder = Some(config.data_dir.join("cache").join("components"));
-        let sandbox = Sandbox::new(crate::sandbox::Options { cache_folder, ..Default::default() })?;
-        let catalog = Arc::new(Catalog::default());
-        let deployments = Deployments::open(deploy::Parts {
-            events: events.clone(),
-            objects: objects.clone(),
-            sandbox,
-            catalog: catalog.clone(),
-            clock: clock.clone(),
-        })
-        .await?;
-        deployments.ensure_bundled(bundled::HANDLERS).await?;
-        let keeping = housekeeping::run(database.clone(), events.clone(), clock.clone(), supervisor.signal());
-        supervisor.spawn("housekeeping", keeping);
-        let letters = database.dead_letters();
-        let registry = database.registry();
-        let parking = Parking::open(events.clone(), letters.clone(), registry.clone(), clock.clone()).await?;
-        let mut states = States::new(events.clone(), catalog.clone(), STATES_BYTES_MAX);
-        if config.snapshot_interval_events > 0 {
-            let options = snapshots::Options {
-                store: events.store_id(),
-                objects: objects.clone(),
-                interval: config.snapshot_interval_events,
-                metrics: metrics.clone(),
-            };
-            let (snapshots, writer) = Snapshots::new(options, clock.clone());
-            states = states.with_snapshots(snapshots);
-            supervisor.spawn("snapshots", writer.run(supervisor.signal()));
+        let opened = Opened { events, objects, database, clock, metrics, lock: store.lock };
+        let events = opened.events.clone();
+        let parts = opened.with_services(config, supervisor).await;
+        if parts.is_err() {
+            // The log's tasks end with it; a later attempt begins with new ones.
+            events.close().await;
         }
-        let parts = Parts {
-            states,
-            completions: Completions::new(events.clone()),
-            bus: bus::open(config, events.store_id(), events.partitions()).await?,
-            owner: Owner { name: config.owner.clone(), run: next_run(&config.data_dir)? },
-            read_model: database.read_model(),
-            progress: Progress::default(),
-            events,
-            objects,
-            registry,
-            letters,
-            clock,
-            catalog,
-            deployments,
-            parking,
-            metrics,
-            _lock: opened.lock,
-        };
-        parts.follow(supervisor);
-        Ok(parts)
+        drop(turn);
+        parts
     }
 
     /// Starts what follows the log's end for the other parts.
@@ -143,21 +100,74 @@ impl Parts {
     /// Closes the log; everything that appends has stopped before.
     pub async fn close(&self) {
         self.events.close().await;
+        self.database.close().await;
     }
 }
 
-/// The embedded database: derived, can be deleted at any time.
-pub const DATABASE_FILE: &str = "carryall.db";
+/// The log with what it lies on, before the services are there.
+struct Opened {
+    events: EventStore,
+    objects: Arc<dyn ObjectStore>,
+    database: Database,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    lock: File,
+}
 
-/// Number of this run of this data folder, so that claims of earlier runs are taken over at once.
-fn next_run(data_dir: &Path) -> anyhow::Result<u64> {
-    let path = data_dir.join("run");
-    let last = match std::fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse().unwrap_or(0),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-    };
-    let run: u64 = last + 1;
-    std::fs::write(&path, format!("{run}\n")).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(run)
+impl Opened {
+    async fn with_services(self, config: &Config, supervisor: &Supervisor) -> anyhow::Result<Parts> {
+        let Opened { events, objects, database, clock, metrics, lock } = self;
+        let cache_folder = Some(config.data_dir.join("cache").join("components"));
+        let sandbox = Sandbox::new(crate::sandbox::Options { cache_folder, ..Default::default() })?;
+        let catalog = Arc::new(Catalog::default());
+        let deployments = Deployments::open(deploy::Parts {
+            events: events.clone(),
+            objects: objects.clone(),
+            sandbox,
+            catalog: catalog.clone(),
+            clock: clock.clone(),
+        })
+        .await?;
+        deployments.ensure_bundled(bundled::HANDLERS).await?;
+        let kept_ms = config.claims_kept_ms;
+        let keeping = housekeeping::run(database.clone(), events.clone(), clock.clone(), kept_ms, supervisor.signal());
+        supervisor.spawn("housekeeping", keeping);
+        let letters = database.dead_letters();
+        let registry = database.registry();
+        let parking = Parking::open(events.clone(), letters.clone(), registry.clone(), clock.clone()).await?;
+        let run = database.next_run(&config.owner, &config.data_dir).await?;
+        let mut states = States::new(events.clone(), catalog.clone(), STATES_BYTES_MAX);
+        if config.snapshot_interval_events > 0 {
+            let options = snapshots::Options {
+                store: events.store_id(),
+                objects: objects.clone(),
+                interval: config.snapshot_interval_events,
+                metrics: metrics.clone(),
+            };
+            let (snapshots, writer) = Snapshots::new(options, clock.clone());
+            states = states.with_snapshots(snapshots);
+            supervisor.spawn("snapshots", writer.run(supervisor.signal()));
+        }
+        let parts = Parts {
+            states,
+            completions: Completions::new(events.clone(), clock.clone()),
+            bus: bus::open(config, events.store_id(), events.partitions()).await?,
+            owner: Owner { name: config.owner.clone(), run },
+            read_model: database.read_model(),
+            progress: Progress::default(),
+            events,
+            objects,
+            registry,
+            letters,
+            clock,
+            catalog,
+            deployments,
+            parking,
+            metrics,
+            database,
+            _lock: lock,
+        };
+        parts.follow(supervisor);
+        Ok(parts)
+    }
 }

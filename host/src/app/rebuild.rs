@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use super::consumers::Consumers;
-use super::parts::{DATABASE_FILE, Parts};
+use super::database::Database;
+use super::parts::Parts;
 use super::store;
 use super::supervisor::Supervisor;
 use crate::adapter::system_clock::SystemClock;
@@ -36,7 +36,7 @@ pub async fn rebuild(config: &Config, mut progress: impl FnMut(u64, u64)) -> any
     let objects_deleted = delete_derived(config).await?;
     let stop = CancellationToken::new();
     let supervisor = Supervisor::new(stop.clone());
-    let parts = Parts::open(config, &supervisor).await?;
+    let parts = Parts::open(config, Metrics::new(), &supervisor).await?;
     let consumers = Consumers::start(config, &parts, &supervisor).await?;
     let names: Vec<String> = consumers.names().into_iter().collect();
     let mut events = 0;
@@ -61,15 +61,7 @@ pub async fn rebuild(config: &Config, mut progress: impl FnMut(u64, u64)) -> any
 async fn delete_derived(config: &Config) -> anyhow::Result<u64> {
     let opened = store::open(config, SystemClock::new().random_id(), &Metrics::new()).await?;
     let objects = opened.store.as_ref();
-    for suffix in ["", "-wal", "-shm"] {
-        let path = config.data_dir.join(format!("{DATABASE_FILE}{suffix}"));
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot delete {}", path.display()));
-            }
-            _ => {}
-        }
-    }
+    Database::forget(config, &SystemClock::new()).await?;
     let mut deleted = 0;
     for prefix in DERIVED {
         loop {

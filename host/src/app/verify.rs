@@ -1,11 +1,10 @@
 //! `carryall verify`: checks the log and the index of a data folder at rest, under the folder's lock. A log in a
 //! bucket may grow meanwhile: what other processes append after the check began is not its business.
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
-use super::parts::DATABASE_FILE;
+use super::database::Database;
 use super::store;
-use crate::adapter::sqlite::Database;
 use crate::adapter::system_clock::SystemClock;
 use crate::config::{Config, Store};
 use crate::event_store::verify::{self, Report};
@@ -19,11 +18,9 @@ pub async fn verify(config: &Config, progress: impl FnMut(&Report) + Send) -> an
     }
     let opened = store::open(config, SystemClock::new().random_id(), &Metrics::new()).await?;
     let objects = opened.store.as_ref();
-    let path = config.data_dir.join(DATABASE_FILE);
-    if !path.is_file() {
+    let Some(database) = Database::open_to_check(config).await? else {
         return Ok(verify::verify(objects, None, progress).await?);
-    }
-    let database = Database::open(&path).await.with_context(|| format!("open {}", path.display()))?;
+    };
     let index = database.index();
     let report = verify::verify(objects, Some(&*index), progress).await;
     database.close().await;

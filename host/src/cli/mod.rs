@@ -4,6 +4,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong use. Results go to stdout, everything else to stderr.
 
 mod bench;
+mod claims;
 mod commands;
 mod config;
 mod dead_letters;
@@ -54,6 +55,9 @@ enum Action {
     /// What no retry could handle, and what to do with it.
     #[command(subcommand)]
     DeadLetters(dead_letters::Action),
+    /// Who handles which event, and what is kept of it.
+    #[command(subcommand)]
+    Claims(claims::Action),
     /// Check the log of a data folder at rest: chain, numbers, ids, and the index against it.
     Verify(Overrides),
     /// Delete everything derived of a data folder at rest, and make it again from the log.
@@ -127,6 +131,7 @@ fn run(action: Action, output: &mut Output) -> Result<Done, Failure> {
         Action::Dev(dev) => alone(dev::run(dev, output)),
         Action::Bench(bench) => alone(bench::run(bench, output)),
         Action::DeadLetters(action) => alone(dead_letters::run(action, output)),
+        Action::Claims(action) => alone(claims::run(action, output)),
     }
 }
 

@@ -13,6 +13,13 @@ use crate::state::Parking;
 /// Greatest length of a reason, in bytes: it is kept for ever.
 const REASON_BYTES_MAX: usize = 1_000;
 
+/// The least age of claims that may go, in hours: longer than any statement that may still ask for one.
+const RETIRED_HOURS_MIN: u64 = 1;
+const RETIRED_HOURS_MAX: u64 = 87_600;
+/// Claims removed by one request, and by one statement: the request ends within its time, others get at the rows.
+const RETIRED_MAX: u64 = 100_000;
+const RETIRED_AT_ONCE: usize = 5_000;
+
 /// Acts on dead letters and claims. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Operations {
@@ -39,6 +46,26 @@ impl Operations {
             return Err(Error::Field { field: "reason", reason });
         }
         Ok(self.parking.discard(id, reason, actor).await?)
+    }
+
+    /// Removes claims that ended longer ago. What was handled is known without them. Gives how many, and whether there
+    /// may be more.
+    pub async fn retire(&self, older_than_hours: u64) -> Result<(u64, bool), Error> {
+        if !(RETIRED_HOURS_MIN..=RETIRED_HOURS_MAX).contains(&older_than_hours) {
+            let reason = format!("it must be from {RETIRED_HOURS_MIN} to {RETIRED_HOURS_MAX}");
+            return Err(Error::Field { field: "older_than_hours", reason });
+        }
+        let age_ms = i64::try_from(older_than_hours * 3_600_000).unwrap_or(i64::MAX);
+        let before = self.clock.now().plus_ms(-age_ms);
+        let mut retired = 0;
+        while retired < RETIRED_MAX {
+            let gone = self.registry.retire(before, RETIRED_AT_ONCE).await?;
+            retired += gone;
+            if gone < RETIRED_AT_ONCE as u64 {
+                return Ok((retired, false));
+            }
+        }
+        Ok((retired, true))
     }
 
     /// Makes a claim free at once, whoever holds it; its event is handled again. Refused for what is done.

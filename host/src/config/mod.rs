@@ -37,8 +37,12 @@ pub struct Config {
     pub partitions: u16,
     /// Events of an aggregate from one snapshot to the next; 0: none.
     pub snapshot_interval_events: u64,
+    /// Where PostgreSQL is; `None`: SQLite in the data folder.
+    pub postgres_url: Option<Secret>,
     pub lease_ms: u64,
     pub heartbeat_ms: u64,
+    /// How long ended claims are kept for operators to look at.
+    pub claims_kept_ms: u64,
     /// Name of this process in claims; the run's number comes from the registry.
     pub owner: String,
     pub instance_attempts_max: u32,
@@ -160,6 +164,7 @@ impl Config {
         reader.guarantees();
         let store = reader.store(&data_dir);
         let kafka = reader.kafka();
+        let postgres_url = reader.postgres_url();
         let tokens = reader.tokens();
         let admin_token = Some(values.text("admin_token")).filter(|token| !token.is_empty());
         let mut reader = Reader { values: &values, problems: &mut problems };
@@ -182,10 +187,12 @@ impl Config {
             roles,
             store,
             kafka,
+            postgres_url,
             partitions: reader.number("partitions", 1..=1024),
             snapshot_interval_events: reader.number("snapshot_interval_events", 0..=1_000_000),
             lease_ms,
             heartbeat_ms,
+            claims_kept_ms: reader.seconds("processed_event_retention_hours", 1..=87_600) * 3_600,
             owner: values.text("processed_event_owner").to_owned(),
             instance_attempts_max: reader.number("instance_worker_max_retry_attempts", 1..=100),
             ontology_attempts_max: reader.number("ontology_worker_max_retry_attempts", 1..=100),
@@ -296,7 +303,6 @@ impl Reader<'_> {
     /// What the contract names and this build cannot do yet must not look as if it did.
     fn back_ends(&mut self) {
         for (key, what, instead) in [
-            ("postgres_url", "PostgreSQL", "SQLite in the data folder"),
             ("elasticsearch_url", "Elasticsearch", "the built-in read model"),
             ("terminus_url", "TerminusDB", "the built-in graph"),
         ] {
@@ -341,6 +347,17 @@ impl Reader<'_> {
                 self.refuse(key, format!("must be `{only}` or unset: {reason}"));
             }
         }
+    }
+
+    fn postgres_url(&mut self) -> Option<Secret> {
+        let url = self.values.text("postgres_url");
+        if url.is_empty() {
+            return None;
+        }
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            self.refuse("postgres_url", "must be postgres://USER:PASSWORD@HOST:PORT/DATABASE");
+        }
+        Some(Secret::new(url))
     }
 
     fn tokens(&mut self) -> Option<Vec<Token>> {

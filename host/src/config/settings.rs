@@ -82,6 +82,12 @@ pub const SETTINGS: &[Setting] = &[
         "30",
         "how often the owner renews its claims",
     ),
+    open(
+        "processed_event_retention_hours",
+        "PROCESSED_EVENT_RETENTION_HOURS",
+        "168",
+        "how long ended claims are kept for operators to look at",
+    ),
     open("processed_event_owner", "PROCESSED_EVENT_OWNER", "", "name of this process; unset: host and data folder"),
     open("instance_worker_max_retry_attempts", "INSTANCE_WORKER_MAX_RETRY_ATTEMPTS", "5", "attempts before parking"),
     open("ontology_worker_max_retry_attempts", "ONTOLOGY_WORKER_MAX_RETRY_ATTEMPTS", "5", "attempts before parking"),

@@ -28,6 +28,11 @@ pub struct Bucket {
 pub struct Secret(String);
 
 impl Secret {
+    pub(super) fn new(text: &str) -> Secret {
+        Secret(text.to_owned())
+    }
+
+    /// The text, for the part that needs it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -99,7 +104,7 @@ impl Reader<'_> {
             name: name.to_owned(),
             prefix: prefix.to_owned(),
             endpoint: Some(endpoint).filter(|url| !url.is_empty()).map(str::to_owned),
-            keys: Some((access.to_owned(), Secret(secret.to_owned()))).filter(|_| !access.is_empty()),
+            keys: Some((access.to_owned(), Secret::new(secret))).filter(|_| !access.is_empty()),
         })
     }
 }

@@ -89,7 +89,6 @@ fn unknown_keys_and_wrong_types_of_the_file_are_refused_together() {
 #[test]
 fn back_ends_this_build_lacks_are_refused_not_ignored() {
     for (name, value, word) in [
-        ("POSTGRES_URL", "postgres://u:p@localhost/db", "PostgreSQL"),
         ("ELASTICSEARCH_URL", "http://localhost:9200", "Elasticsearch"),
         ("TERMINUS_URL", "http://localhost:6363", "TerminusDB"),
     ] {

@@ -46,9 +46,17 @@ pub(super) async fn run(log: Arc<Log>) -> Result<(), Error> {
         let (from, segments) = log.view.lock().unindexed(APPLY_EVENTS_MAX);
         match apply(&log, &from, &segments).await {
             Ok(()) => pause_ms = RETRY_FIRST_MS,
+            // The next start folds what is missing; a process told to stop does not wait for its database.
+            Err(Error::Port(error)) if !*committing.borrow() => {
+                tracing::warn!(%error, partition = log.partition.0, "the index is behind the event log at the end");
+                return Ok(());
+            }
             Err(Error::Port(error)) => {
                 tracing::warn!(%error, partition = log.partition.0, "cannot index the event log; trying again");
-                log.shared.clock.sleep(Duration::from_millis(pause_ms)).await;
+                tokio::select! {
+                    () = log.shared.clock.sleep(Duration::from_millis(pause_ms)) => {}
+                    _ = committing.changed() => {}
+                }
                 pause_ms = (pause_ms * 2).min(RETRY_MAX_MS);
             }
             Err(error) => {

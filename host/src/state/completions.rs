@@ -9,9 +9,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::Error;
+use super::{Error, FOLLOW_RETRY};
 use crate::domain::{EventKind, Partition, Position};
+use crate::error::{Classified as _, Kind};
 use crate::event_store::EventStore;
+use crate::port::clock::Clock;
 
 /// Records read at once while following.
 const FOLLOW_RECORDS_MAX: usize = 1_024;
@@ -22,6 +24,7 @@ type Waiters = Arc<Mutex<HashMap<Uuid, (usize, watch::Sender<bool>)>>>;
 #[derive(Debug, Clone)]
 pub struct Completions {
     events: EventStore,
+    clock: Arc<dyn Clock>,
     waiters: Waiters,
 }
 
@@ -46,8 +49,8 @@ impl Drop for Waiter {
 
 impl Completions {
     /// For this log. Nobody is woken until [`Completions::follow`] runs.
-    pub fn new(events: EventStore) -> Completions {
-        Completions { events, waiters: Arc::default() }
+    pub fn new(events: EventStore, clock: Arc<dyn Clock>) -> Completions {
+        Completions { events, clock, waiters: Arc::default() }
     }
 
     /// Returns when the log holds an outcome of the command. Cancel-safe; the caller bounds the wait.
@@ -79,12 +82,17 @@ impl Completions {
                 changed = end.changed() => if changed.is_err() { return Ok(()) },
             }
             let target = *end.borrow_and_update();
-            while next < target {
-                let woken = self.wake(partition, next).await?;
-                if woken == next {
-                    break;
+            while next < target && !stop.is_cancelled() {
+                match self.wake(partition, next).await {
+                    Ok(woken) if woken > next => next = woken,
+                    Ok(_) => break,
+                    // Those who wait ask the log themselves; they are woken when it answers again.
+                    Err(error) if error.kind() == Kind::Unavailable => {
+                        tracing::warn!(%error, "following the outcomes of commands, trying again");
+                        self.clock.sleep(FOLLOW_RETRY).await;
+                    }
+                    Err(error) => return Err(error),
                 }
-                next = woken;
             }
         }
     }

@@ -28,12 +28,17 @@ pub use snapshots::Snapshots;
 pub use states::{At, States};
 pub use upcast::{Presented, Upcasters};
 
+use std::time::Duration;
+
 use crate::domain::Aggregate;
 use crate::error::{Classified, Kind};
 use crate::{codec, event_store, port, sandbox};
 
 #[cfg(test)]
 mod tests;
+
+/// How long those who follow the log wait when a part is away, before they try again.
+const FOLLOW_RETRY: Duration = Duration::from_millis(500);
 
 /// Why a state could not be given.
 #[derive(Debug, thiserror::Error)]

@@ -11,13 +11,14 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Error, Place};
+use super::{Error, FOLLOW_RETRY, Place};
 use crate::codec;
 use crate::codec::envelope::DomainDraft;
 use crate::codec::json::Json;
 use crate::domain::{
     Aggregate, AggregateId, AggregateType, EventKind, Partition, Position, Sequence, Timestamp, event_topic, event_type,
 };
+use crate::error::{Classified as _, Kind};
 use crate::event_store::{Append, EventStore, Expected, Record};
 use crate::failpoint;
 use crate::port::clock::Clock;
@@ -170,15 +171,27 @@ impl Parking {
                 changed = end.changed() => if changed.is_err() { return Ok(()) },
             }
             let target = *end.borrow_and_update();
-            while next < target {
-                let records = self.inner.events.read(partition, next, PAGE).await?;
-                for record in records.iter().filter(|r| r.aggregate.kind.as_str() == OPERATIONS) {
-                    self.fold_stream(&record.aggregate).await?;
+            while next < target && !stop.is_cancelled() {
+                match self.fold_after(partition, next).await {
+                    Ok(reached) if reached > next => next = reached,
+                    Ok(_) => break,
+                    Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Unknown) => {
+                        tracing::warn!(%error, "following the dead letters, trying again");
+                        self.inner.clock.sleep(FOLLOW_RETRY).await;
+                    }
+                    Err(error) => return Err(error),
                 }
-                let Some(last) = records.last() else { break };
-                next = Position(last.position.0 + 1);
             }
         }
+    }
+
+    /// Folds what the next records tell; gives the position after them.
+    async fn fold_after(&self, partition: Partition, from: Position) -> Result<Position, Error> {
+        let records = self.inner.events.read(partition, from, PAGE).await?;
+        for record in records.iter().filter(|r| r.aggregate.kind.as_str() == OPERATIONS) {
+            self.fold_stream(&record.aggregate).await?;
+        }
+        Ok(records.last().map_or(from, |last| Position(last.position.0 + 1)))
     }
 
     /// Whether a consumer has set this aggregate aside.

@@ -4,6 +4,8 @@
 pub mod components;
 pub mod failing;
 // One file for the tests inside and outside of the host; each adapter's tests use their part.
+#[path = "../../../tests/src/postgres.rs"]
+pub mod postgres;
 #[allow(dead_code)]
 #[path = "../../../tests/src/services.rs"]
 pub mod services;

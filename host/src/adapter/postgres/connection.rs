@@ -62,6 +62,8 @@ pub(super) struct Pool {
     options: PgConnectOptions,
     places: Semaphore,
     idle: Mutex<Vec<Idle>>,
+    /// Why the last call did not reach the server.
+    trouble: Mutex<Option<String>>,
     counters: Counters,
 }
 
@@ -102,10 +104,14 @@ impl Pool {
                 ("enable_hashjoin", "off"),
                 ("enable_mergejoin", "off"),
                 ("jit", "off"),
+                // What a process that vanished held is free after a minute.
+                ("tcp_keepalives_idle", "30"),
+                ("tcp_keepalives_interval", "10"),
+                ("tcp_keepalives_count", "3"),
             ])
             .disable_statement_logging();
         let places = Semaphore::new(CONNECTIONS_MAX);
-        Ok(Pool { options, places, idle: Mutex::default(), counters })
+        Ok(Pool { options, places, idle: Mutex::default(), trouble: Mutex::default(), counters })
     }
 
     /// Runs one statement that reads: one snapshot. Sent again on a fresh connection when the first was a dead one.
@@ -180,10 +186,19 @@ impl Pool {
 
     /// A connection of its own, outside the pool's number.
     pub(super) async fn connect(&self) -> Result<PgConnection> {
-        match timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&self.options)).await {
+        let connected = match timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&self.options)).await {
             Ok(connected) => connected.map_err(failed),
             Err(_) => Err(unavailable("it does not answer")),
+        };
+        if let Err(error) = &connected {
+            *self.trouble.lock() = Some(error.to_string());
         }
+        connected
+    }
+
+    /// Why the last call did not reach the server; `None` when it did.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
     }
 
     fn pop(&self) -> Option<Idle> {
@@ -211,10 +226,13 @@ impl Session<'_> {
     }
 
     pub(super) async fn send(&mut self, sql: &'static str, arguments: Arguments) -> sqlx::Result<Vec<PgRow>> {
-        match timeout(STATEMENT_TIMEOUT, query_with(sql, arguments.0).fetch_all(&mut self.connection)).await {
-            Ok(result) => result,
-            Err(_) => Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time"))),
-        }
+        let answer = timeout(STATEMENT_TIMEOUT, query_with(sql, arguments.0).fetch_all(&mut self.connection)).await;
+        let answer = answer.unwrap_or_else(|_| {
+            Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time")))
+        });
+        let broken = answer.as_ref().err().filter(|error| is_broken(error));
+        *self.pool.trouble.lock() = broken.map(ToString::to_string);
+        answer
     }
 
     /// No transaction is open: the connection serves others.

@@ -103,6 +103,10 @@ const AGGREGATES: &str = "
 SELECT aggregate_id FROM aggregate_versions
  WHERE handler = $1 AND aggregate_id > $2 ORDER BY aggregate_id LIMIT $3";
 
+/// Statements that run for every command, read or write, for the test of their plans.
+#[cfg(test)]
+pub(super) const BUSY_SQL: &[&str] = &[APPLY, LOOKUP, STREAM, LOCATE, AGGREGATES];
+
 #[async_trait]
 impl Index for Database {
     async fn store_id(&self) -> Result<Option<Uuid>> {

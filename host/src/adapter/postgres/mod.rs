@@ -5,6 +5,10 @@
 //! arrays, that is a transaction by itself (data-modifying `WITH`). The parts of such a statement see one snapshot and
 //! never each other's writes. Rows are locked in the order of their keys, so that two processes cannot lock each other
 //! out; who wins a race is a constraint's to say, never a read followed by a write (I6).
+//!
+//! Plans are made once, often while the tables are empty. So a statement that has a list of keys takes the whole key
+//! from it (`WITH asked AS MATERIALIZED`), also the part that is the same for all: there is then no other way to its
+//! rows than to seek each, whatever the planner believes of the table.
 
 mod connection;
 mod dead_letters;
@@ -66,6 +70,17 @@ impl Database {
     /// Ends the connections that nobody uses. Later calls open them again.
     pub async fn close(&self) {
         self.inner.pool.close().await;
+    }
+
+    /// Finds out whether the server is there, when no call did lately.
+    pub async fn look_after(&self) {
+        // What it finds is told by `trouble`.
+        drop(self.inner.pool.read("SELECT 1", Arguments::default()).await);
+    }
+
+    /// Why the last call did not reach the server; `None` when it did.
+    pub fn trouble(&self) -> Option<String> {
+        self.inner.pool.trouble()
     }
 
     /// The number of a new run of a process: greater than that of every run before it under this name.

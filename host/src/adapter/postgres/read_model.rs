@@ -25,15 +25,16 @@ const LOOKS_MAX: u32 = 4;
 // A row of another owner: its owner would become NULL, which the column refuses. Edges follow the sets that were
 // really written. `NOT IN … IS FALSE` is IN as a hash of the rows, whatever their number.
 const WRITE: &str = "
-WITH mine AS (
-    SELECT p.event_id, p.aggregate_id, p.sequence_number
-      FROM unnest($2::uuid[], $3::integer[]) AS a (event_id, attempt)
-      JOIN processed_events p ON p.handler = $1 AND p.event_id = a.event_id
+WITH asked AS MATERIALIZED (
+    SELECT $1 AS handler, a.* FROM unnest($2::uuid[], $3::integer[]) AS a (event_id, attempt)
+), mine AS (
+    SELECT p.handler, p.event_id, p.aggregate_id, p.sequence_number
+      FROM asked a JOIN processed_events p ON p.handler = a.handler AND p.event_id = a.event_id
      WHERE p.status = 'processing' AND p.owner = $4 AND p.attempt_count = a.attempt
      ORDER BY p.event_id FOR UPDATE OF p
 ), done AS (
     UPDATE processed_events p SET status = 'done', processed_at = $5, last_error = NULL
-      FROM mine WHERE p.handler = $1 AND p.event_id = mine.event_id
+      FROM mine WHERE p.handler = mine.handler AND p.event_id = mine.event_id
     RETURNING 1
 ), guarded AS (
     INSERT INTO guard (missing_claims) SELECT 1 WHERE (SELECT count(*) FROM done) <> cardinality($2::uuid[])
@@ -69,10 +70,11 @@ WITH mine AS (
                            THEN s.owner_id END,
            version = excluded.version
      WHERE s.version < excluded.version OR s.owner_type <> excluded.owner_type OR s.owner_id <> excluded.owner_id
-    RETURNING s.source_kind, s.source_id, s.predicate
+    RETURNING s.build, s.source_kind, s.source_id, s.predicate
 ), gone AS (
     DELETE FROM graph_edges e USING sets s
-     WHERE e.build = $6 AND e.source_kind = s.source_kind AND e.source_id = s.source_id AND e.predicate = s.predicate
+     WHERE e.build = s.build AND e.source_kind = s.source_kind AND e.source_id = s.source_id
+       AND e.predicate = s.predicate
        AND (e.source_kind, e.source_id, e.predicate, e.target_kind, e.target_id) NOT IN (
             SELECT * FROM unnest($26::text[], $27::text[], $28::text[], $29::text[], $30::text[]))
 ), added AS (
@@ -84,37 +86,44 @@ WITH mine AS (
             SELECT source_kind, source_id, predicate FROM sets)) IS FALSE
         ON CONFLICT DO NOTHING
 )
-INSERT INTO consumer_checkpoints AS c SELECT $1, $31, $32 WHERE $31 IS NOT NULL
+INSERT INTO consumer_checkpoints AS c SELECT $1, $31, $32 WHERE $31::integer IS NOT NULL
     ON CONFLICT (consumer, partition) DO UPDATE
    SET position = excluded.position WHERE c.position < excluded.position";
 
 // Those that are ours stay so until the end of the transaction.
 const FIND_KEPT_CLAIMS: &str = "
+WITH asked AS MATERIALIZED (
+    SELECT $1 AS handler, a.* FROM unnest($2::uuid[], $3::integer[]) AS a (event_id, attempt)
+)
 SELECT p.event_id
-  FROM unnest($2::uuid[], $3::integer[]) AS a (event_id, attempt)
-  JOIN processed_events p ON p.handler = $1 AND p.event_id = a.event_id
+  FROM asked a JOIN processed_events p ON p.handler = a.handler AND p.event_id = a.event_id
  WHERE p.status = 'processing' AND p.owner = $4 AND p.attempt_count = a.attempt
  ORDER BY p.event_id FOR UPDATE OF p";
 
 const FIND_FOREIGN: &str = "
+WITH documents_asked AS MATERIALIZED (
+    SELECT $1 AS build, a.* FROM unnest($2::text[], $3::text[], $4::text[], $5::text[])
+           WITH ORDINALITY AS a (collection, id, owner_type, owner_id, slot)
+), nodes_asked AS MATERIALIZED (
+    SELECT $1 AS build, a.* FROM unnest($6::text[], $7::text[], $8::text[], $9::text[])
+           WITH ORDINALITY AS a (kind, id, owner_type, owner_id, slot)
+), sets_asked AS MATERIALIZED (
+    SELECT $1 AS build, a.* FROM unnest($10::text[], $11::text[], $12::text[], $13::text[], $14::text[])
+           WITH ORDINALITY AS a (kind, id, predicate, owner_type, owner_id, slot)
+)
 SELECT 0, a.slot, d.owner_type, d.owner_id
-  FROM unnest($2::text[], $3::text[], $4::text[], $5::text[])
-       WITH ORDINALITY AS a (collection, id, owner_type, owner_id, slot)
-  JOIN documents d ON d.build = $1 AND d.collection = a.collection AND d.id = a.id
-   AND (d.owner_type <> a.owner_type OR d.owner_id <> a.owner_id)
+  FROM documents_asked a JOIN documents d ON d.build = a.build AND d.collection = a.collection AND d.id = a.id
+ WHERE d.owner_type <> a.owner_type OR d.owner_id <> a.owner_id
 UNION ALL
 SELECT 1, a.slot, n.owner_type, n.owner_id
-  FROM unnest($6::text[], $7::text[], $8::text[], $9::text[])
-       WITH ORDINALITY AS a (kind, id, owner_type, owner_id, slot)
-  JOIN graph_nodes n ON n.build = $1 AND n.kind = a.kind AND n.id = a.id
-   AND (n.owner_type <> a.owner_type OR n.owner_id <> a.owner_id)
+  FROM nodes_asked a JOIN graph_nodes n ON n.build = a.build AND n.kind = a.kind AND n.id = a.id
+ WHERE n.owner_type <> a.owner_type OR n.owner_id <> a.owner_id
 UNION ALL
 SELECT 2, a.slot, s.owner_type, s.owner_id
-  FROM unnest($10::text[], $11::text[], $12::text[], $13::text[], $14::text[])
-       WITH ORDINALITY AS a (kind, id, predicate, owner_type, owner_id, slot)
+  FROM sets_asked a
   JOIN graph_edge_sets s
-    ON s.build = $1 AND s.source_kind = a.kind AND s.source_id = a.id AND s.predicate = a.predicate
-   AND (s.owner_type <> a.owner_type OR s.owner_id <> a.owner_id)";
+    ON s.build = a.build AND s.source_kind = a.kind AND s.source_id = a.id AND s.predicate = a.predicate
+ WHERE s.owner_type <> a.owner_type OR s.owner_id <> a.owner_id";
 
 const CHECKPOINTS: &str = "SELECT consumer, partition, position FROM consumer_checkpoints ORDER BY consumer, partition";
 
@@ -122,6 +131,10 @@ const SET_CHECKPOINT: &str = "
 INSERT INTO consumer_checkpoints AS c VALUES ($1, $2, $3)
     ON CONFLICT (consumer, partition) DO UPDATE
    SET position = excluded.position WHERE c.position < excluded.position";
+
+/// Statements that run for every command, read or write, for the test of their plans.
+#[cfg(test)]
+pub(super) const BUSY_SQL: &[&str] = &[WRITE, FIND_KEPT_CLAIMS, FIND_FOREIGN, SET_CHECKPOINT];
 
 #[async_trait]
 impl ReadModel for Database {

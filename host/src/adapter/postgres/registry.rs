@@ -21,18 +21,18 @@ const RETIRE_PAGES: i64 = 1_000;
 // An owner is `name#run`; what follows the name must read as a number, since a name may hold `#` itself.
 // A row that another transaction wrote meanwhile is neither won nor seen: it answers nothing, which means in progress.
 const CLAIM: &str = r"
-WITH asked AS (
-    SELECT DISTINCT ON (event_id) event_id, aggregate_id, sequence_number
+WITH asked AS MATERIALIZED (
+    SELECT DISTINCT ON (event_id) $1 AS handler, event_id, aggregate_id, sequence_number
       FROM unnest($2::uuid[], $3::text[], $4::bigint[]) AS a (event_id, aggregate_id, sequence_number)
      ORDER BY event_id
 ), won AS (
     INSERT INTO processed_events AS p (handler, event_id, aggregate_id, sequence_number, status, started_at, owner,
                                        heartbeat_at, processed_at, attempt_count)
-    SELECT $1, a.event_id, a.aggregate_id, a.sequence_number,
+    SELECT a.handler, a.event_id, a.aggregate_id, a.sequence_number,
            CASE WHEN v.last_sequence >= a.sequence_number THEN 'skipped_stale' ELSE 'processing' END,
-           $5, $6 || $7::text, $5, CASE WHEN v.last_sequence >= a.sequence_number THEN $5 END, 1
+           $5::timestamptz, $6 || $7::bigint::text, $5, CASE WHEN v.last_sequence >= a.sequence_number THEN $5 END, 1
       FROM asked a
-      LEFT JOIN aggregate_versions v ON v.handler = $1 AND v.aggregate_id = a.aggregate_id
+      LEFT JOIN aggregate_versions v ON v.handler = a.handler AND v.aggregate_id = a.aggregate_id
      ORDER BY a.event_id
         ON CONFLICT (handler, event_id) DO UPDATE
        SET status = 'processing', started_at = excluded.started_at, owner = excluded.owner,
@@ -49,29 +49,33 @@ WITH asked AS (
 SELECT event_id, status, attempt_count, true FROM won
 UNION ALL
 SELECT p.event_id, p.status, p.attempt_count, false
-  FROM asked a JOIN processed_events p ON p.handler = $1 AND p.event_id = a.event_id
+  FROM asked a JOIN processed_events p ON p.handler = a.handler AND p.event_id = a.event_id
  WHERE a.event_id NOT IN (SELECT event_id FROM won)";
 
 const HEARTBEAT: &str = "
-WITH mine AS (
-    SELECT event_id FROM processed_events
-     WHERE handler = $1 AND event_id = ANY ($2::uuid[]) AND status = 'processing' AND owner = $3
-     ORDER BY event_id FOR UPDATE
+WITH asked AS MATERIALIZED (
+    SELECT $1 AS handler, unnest($2::uuid[]) AS event_id
+), mine AS (
+    SELECT p.handler, p.event_id
+      FROM asked a JOIN processed_events p ON p.handler = a.handler AND p.event_id = a.event_id
+     WHERE p.status = 'processing' AND p.owner = $3
+     ORDER BY p.event_id FOR UPDATE OF p
 )
 UPDATE processed_events p SET heartbeat_at = greatest(p.heartbeat_at, $4)
-  FROM mine WHERE p.handler = $1 AND p.event_id = mine.event_id
+  FROM mine WHERE p.handler = mine.handler AND p.event_id = mine.event_id
 RETURNING p.event_id";
 
 const DONE: &str = "
-WITH mine AS (
-    SELECT p.event_id, p.aggregate_id, p.sequence_number
-      FROM unnest($2::uuid[], $3::integer[]) AS a (event_id, attempt)
-      JOIN processed_events p ON p.handler = $1 AND p.event_id = a.event_id
+WITH asked AS MATERIALIZED (
+    SELECT $1 AS handler, a.* FROM unnest($2::uuid[], $3::integer[]) AS a (event_id, attempt)
+), mine AS (
+    SELECT p.handler, p.event_id, p.aggregate_id, p.sequence_number
+      FROM asked a JOIN processed_events p ON p.handler = a.handler AND p.event_id = a.event_id
      WHERE p.status = 'processing' AND p.owner = $4 AND p.attempt_count = a.attempt
      ORDER BY p.event_id FOR UPDATE OF p
 ), done AS (
     UPDATE processed_events p SET status = 'done', processed_at = $5, last_error = NULL
-      FROM mine WHERE p.handler = $1 AND p.event_id = mine.event_id
+      FROM mine WHERE p.handler = mine.handler AND p.event_id = mine.event_id
     RETURNING p.event_id
 ), versions AS (
     INSERT INTO aggregate_versions AS v (handler, aggregate_id, last_sequence, updated_at)
@@ -119,12 +123,15 @@ WITH RECURSIVE known (name) AS (
 ),
 handlers (name) AS (
     SELECT $1::text COLLATE \"C\" WHERE $1 IS NOT NULL UNION ALL SELECT name FROM known WHERE $1 IS NULL
+), asked AS MATERIALIZED (
+    SELECT h.name AS handler, i.id AS event_id
+      FROM handlers h CROSS JOIN (SELECT DISTINCT unnest($6::uuid[]) AS id) i
 )
 SELECT ",
     columns!(),
     "
-  FROM handlers h JOIN processed_events p ON p.handler = h.name AND p.event_id = ANY ($6::uuid[])
- WHERE ($2::text IS NULL OR p.status = $2) AND p.handler >= $3
+  FROM asked a JOIN processed_events p ON p.handler = a.handler AND p.event_id = a.event_id
+ WHERE ($2::text IS NULL OR p.status = $2)
    AND ($4::uuid IS NULL OR (p.handler, p.event_id) > ($3, $4))
  ORDER BY p.handler, p.event_id LIMIT $5"
 );
@@ -134,7 +141,7 @@ SELECT ",
 const RETIRE: &str = "
 WITH old AS (
     SELECT p.handler, p.event_id FROM processed_events p
-     WHERE p.ctid >= format('(%s,0)', $1)::tid AND p.ctid < format('(%s,0)', $2)::tid
+     WHERE p.ctid >= format('(%s,0)', $1::bigint)::tid AND p.ctid < format('(%s,0)', $2::bigint)::tid
        AND p.status IN ('done', 'skipped_stale') AND p.processed_at < $3
        AND EXISTS (SELECT 1 FROM aggregate_versions v
                     WHERE v.handler = p.handler AND v.aggregate_id = p.aggregate_id
@@ -147,6 +154,10 @@ DELETE FROM processed_events p USING old
 RETURNING 1";
 
 const PAGES: &str = "SELECT pg_relation_size('processed_events') / current_setting('block_size')::bigint + 1";
+
+/// Statements that run for every command, read or write, for the test of their plans.
+#[cfg(test)]
+pub(super) const BUSY_SQL: &[&str] = &[CLAIM, HEARTBEAT, DONE, FAIL, RELEASE, ROWS, ROWS_BY_ID, RETIRE];
 
 #[async_trait]
 impl Registry for Database {

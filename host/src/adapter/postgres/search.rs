@@ -26,11 +26,13 @@ macro_rules! columns {
 }
 
 const DOCUMENTS: &str = concat!(
-    "SELECT ",
+    "WITH asked AS MATERIALIZED (
+    SELECT $1 AS build, a.* FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS a (collection, id, slot)
+)
+SELECT ",
     columns!(),
     ", a.slot
-  FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS a (collection, id, slot)
-  JOIN documents d ON d.build = $1 AND d.collection = a.collection AND d.id = a.id
+  FROM asked a JOIN documents d ON d.build = a.build AND d.collection = a.collection AND d.id = a.id
  WHERE d.body IS NOT NULL"
 );
 
@@ -54,14 +56,18 @@ const BY_TERMS: &str = candidates!("AND d.terms @> $7::text[]");
 const OUTGOING: &str = "
 SELECT source_kind, source_id, predicate, target_kind, target_id FROM graph_edges
  WHERE build = $1 AND source_kind = $2 AND source_id = $3
-   AND (predicate, target_kind, target_id) > ($6, $7, $8)
- ORDER BY predicate, target_kind, target_id LIMIT $9";
+   AND (predicate, target_kind, target_id) > ($4, $5, $6)
+ ORDER BY predicate, target_kind, target_id LIMIT $7";
 
 const INCOMING: &str = "
 SELECT source_kind, source_id, predicate, target_kind, target_id FROM graph_edges
  WHERE build = $1 AND target_kind = $2 AND target_id = $3
    AND (source_kind, source_id, predicate) > ($4, $5, $6)
- ORDER BY source_kind, source_id, predicate LIMIT $9";
+ ORDER BY source_kind, source_id, predicate LIMIT $7";
+
+/// Statements that run for every command, read or write, for the test of their plans.
+#[cfg(test)]
+pub(super) const BUSY_SQL: &[&str] = &[DOCUMENTS, BY_KEY, BY_TERMS, OUTGOING, INCOMING];
 
 pub(super) async fn documents(pool: &Pool, build: &str, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
     if keys.is_empty() {
@@ -132,16 +138,17 @@ pub(super) async fn edges(
     count: usize,
 ) -> Result<Vec<Edge>> {
     // Nothing that is stored is empty: every edge comes after empty names.
-    let text = |part: fn(&Edge) -> &String| after.map_or("", |edge| part(edge));
+    let after = after.map_or([""; 3], |edge| match outgoing {
+        true => [edge.predicate.as_str(), &edge.target.kind, &edge.target.id],
+        false => [edge.source.kind.as_str(), &edge.source.id, &edge.predicate],
+    });
     let arguments = Arguments::default()
         .with(build)
         .with(node.kind.as_str())
         .with(node.id.as_str())
-        .with(text(|edge| &edge.source.kind))
-        .with(text(|edge| &edge.source.id))
-        .with(text(|edge| &edge.predicate))
-        .with(text(|edge| &edge.target.kind))
-        .with(text(|edge| &edge.target.id))
+        .with(after[0])
+        .with(after[1])
+        .with(after[2])
         .with(limit(count));
     let rows = pool.read(if outgoing { OUTGOING } else { INCOMING }, arguments).await?;
     let edge = |row: &PgRow| {

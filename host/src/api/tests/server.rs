@@ -18,6 +18,7 @@ const GRACE: Duration = Duration::from_secs(20);
 async fn start(router: Router, grace: Duration) -> (SocketAddr, CancellationToken, JoinHandle<std::io::Result<()>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+    let (_, router) = tokio::sync::watch::channel(router);
     let served = tokio::spawn(serve(listener, router, stop.clone(), grace));
     (address, stop, served)
 }
