@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::membership;
 use super::parts::Parts;
+use super::start::is_away;
 use super::supervisor::Supervisor;
 use crate::config::{Config, Role};
 use crate::domain::{Partition, command_topic, event_topic};
@@ -34,6 +35,9 @@ const WORKER_BATCHES_MAX: usize = 3;
 const PROJECTION_BATCHES_MAX: usize = 1;
 /// How often the relay stores its checkpoint while it moves.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a consumer of a loaded handler waits for a part that is away before it tries to start again.
+const START_RETRY: Duration = Duration::from_secs(1);
 
 /// One consumer that should run.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +66,7 @@ struct Starter {
     supervisor: Supervisor,
     bus: Arc<dyn Bus>,
     lease_ms: i64,
-    running: Arc<Mutex<BTreeSet<Plan>>>,
+    running: Arc<Mutex<BTreeSet<(Plan, Partition)>>>,
     troubles: Troubles,
 }
 
@@ -95,7 +99,7 @@ impl Consumers {
         }
         let changes = parts.catalog.changes();
         starter.start_loaded(&parts.catalog.active()).await?;
-        let catalog = parts.catalog.clone();
+        let (catalog, clock) = (parts.catalog.clone(), parts.clock.clone());
         let stop = supervisor.signal();
         supervisor.spawn("loaded handlers", async move {
             let mut changes = changes;
@@ -105,7 +109,16 @@ impl Consumers {
                     changed = changes.changed() => if changed.is_err() { return Ok(()) },
                 }
                 changes.borrow_and_update();
-                starter.start_loaded(&catalog.active()).await?;
+                while let Err(error) = starter.start_loaded(&catalog.active()).await {
+                    if !is_away(&error) {
+                        return Err(error);
+                    }
+                    tracing::warn!(error = %format!("{error:#}"), "a consumer of a loaded handler cannot start yet");
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(()),
+                        () = clock.sleep(START_RETRY) => {}
+                    }
+                }
             }
         });
         Ok(Consumers { names, troubles })
@@ -213,17 +226,21 @@ impl Starter {
 
     /// Starts a consumer on every partition, unless it runs.
     async fn start(&self, plan: Plan) -> anyhow::Result<()> {
-        if !self.running.lock().insert(plan.clone()) {
-            return Ok(());
-        }
         let partitions = (0..self.parts.events.partitions()).map(Partition);
         if !self.bus.follows_log() {
-            self.join(plan, partitions);
+            // As a member of a group it takes the partitions it is given, whichever.
+            if self.running.lock().insert((plan.clone(), Partition(0))) {
+                self.join(plan, partitions);
+            }
             return Ok(());
         }
         for partition in partitions {
-            let run = self.open(&plan, partition, self.supervisor.signal()).await?;
-            self.supervisor.spawn(format!("{} on partition {partition}", plan.consumer()), run);
+            let one = (plan.clone(), partition);
+            if !self.running.lock().contains(&one) {
+                let run = self.open(&plan, partition, self.supervisor.signal()).await?;
+                self.supervisor.spawn(format!("{} on partition {partition}", plan.consumer()), run);
+                self.running.lock().insert(one);
+            }
         }
         Ok(())
     }

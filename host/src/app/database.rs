@@ -104,10 +104,12 @@ impl Database {
         }
     }
 
-    /// Finds out whether the database is there, when nothing else asked it lately.
-    pub async fn look_after(&self) {
-        if let Database::Postgres(database) = self {
-            database.look_after().await;
+    /// Finds out whether the database is there, when nothing else asked it lately. An error ends the process: it must
+    /// begin anew.
+    pub async fn look_after(&self) -> port::Result<()> {
+        match self {
+            Database::Sqlite(_) => Ok(()),
+            Database::Postgres(database) => database.look_after().await,
         }
     }
 

@@ -34,7 +34,7 @@ pub async fn run(
             () = stop.cancelled() => break,
             () = clock.sleep(INTERVAL) => {}
         }
-        database.look_after().await;
+        database.look_after().await?;
         let now: Vec<Position> = ends.iter().map(|end| *end.borrow()).collect();
         // While events arrive, the writer has better things to do; a search brings its words up to date by itself.
         if now == before

@@ -94,7 +94,7 @@ async fn attempt(config: &Config, metrics: &Metrics, stop: &CancellationToken) -
 }
 
 /// Whether a part was away: it may be there again. A part that refuses will refuse again.
-fn is_away(error: &anyhow::Error) -> bool {
+pub fn is_away(error: &anyhow::Error) -> bool {
     let codes = error.chain().filter_map(|cause| {
         None.or_else(|| cause.downcast_ref::<port::Error>().map(Classified::code))
             .or_else(|| cause.downcast_ref::<event_store::Error>().map(Classified::code))

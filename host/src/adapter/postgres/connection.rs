@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions as _, Connection as _, query_with};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
-use super::{SCHEMA, WHAT, failed};
+use super::{SCHEMA, WHAT, failed, get};
 use crate::metrics::Counter;
 use crate::port::{Error, Result};
 
@@ -34,6 +34,10 @@ const IDLE_MAX: Duration = Duration::from_secs(300);
 const AGE_MAX: Duration = Duration::from_secs(3600);
 /// Times a statement is sent that the server gave up in favour of another (deadlock, serialisation).
 const SENT_MAX: u32 = 5;
+
+/// Which server this is, and which of its histories: another one after a promotion or a restore.
+const HISTORY: &str =
+    "SELECT system_identifier::text || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
 
 /// Arguments of a statement, collected one after another.
 #[derive(Debug, Default, Clone)]
@@ -64,6 +68,8 @@ pub(super) struct Pool {
     idle: Mutex<Vec<Idle>>,
     /// Why the last call did not reach the server.
     trouble: Mutex<Option<String>>,
+    /// Of the first connection.
+    history: Mutex<Option<String>>,
     counters: Counters,
 }
 
@@ -111,7 +117,14 @@ impl Pool {
             ])
             .disable_statement_logging();
         let places = Semaphore::new(CONNECTIONS_MAX);
-        Ok(Pool { options, places, idle: Mutex::default(), trouble: Mutex::default(), counters })
+        Ok(Pool {
+            options,
+            places,
+            idle: Mutex::default(),
+            trouble: Mutex::default(),
+            history: Mutex::default(),
+            counters,
+        })
     }
 
     /// Runs one statement that reads: one snapshot. Sent again on a fresh connection when the first was a dead one.
@@ -186,8 +199,8 @@ impl Pool {
 
     /// A connection of its own, outside the pool's number.
     pub(super) async fn connect(&self) -> Result<PgConnection> {
-        let connected = match timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&self.options)).await {
-            Ok(connected) => connected.map_err(failed),
+        let connected = match timeout(CONNECT_TIMEOUT, self.connect_to_history()).await {
+            Ok(connected) => connected,
             Err(_) => Err(unavailable("it does not answer")),
         };
         if let Err(error) = &connected {
@@ -196,9 +209,39 @@ impl Pool {
         connected
     }
 
+    /// Refuses a server that may have forgotten what it acknowledged to this process: consumers keep positions in
+    /// memory, and would go on behind a hole (I7). A new process takes its positions from the server as it is.
+    async fn connect_to_history(&self) -> Result<PgConnection> {
+        let mut connection = PgConnection::connect_with(&self.options).await.map_err(failed)?;
+        let row = query_with(HISTORY, PgArguments::default()).fetch_one(&mut connection).await.map_err(failed)?;
+        let history: String = get(&row, 0)?;
+        let mut known = self.history.lock();
+        match &*known {
+            Some(known) if *known != history => Err(Error::Refused {
+                what: WHAT,
+                reason: format!(
+                    "the server was promoted, restored or replaced ({known} is {history} now) and may lack what this \
+                     process wrote: start the process again, it goes on from what the server has"
+                ),
+            }),
+            _ => {
+                *known = Some(history);
+                Ok(connection)
+            }
+        }
+    }
+
     /// Why the last call did not reach the server; `None` when it did.
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.lock().clone()
+    }
+
+    /// Makes this pool remember a history that no server has; gives it.
+    #[cfg(test)]
+    pub(super) fn history_of_another_server(&self) -> String {
+        let another = "0/00000001".to_owned();
+        *self.history.lock() = Some(another.clone());
+        another
     }
 
     fn pop(&self) -> Option<Idle> {

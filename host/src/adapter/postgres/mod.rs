@@ -72,10 +72,13 @@ impl Database {
         self.inner.pool.close().await;
     }
 
-    /// Finds out whether the server is there, when no call did lately.
-    pub async fn look_after(&self) {
-        // What it finds is told by `trouble`.
-        drop(self.inner.pool.read("SELECT 1", Arguments::default()).await);
+    /// Finds out whether the server is there, when no call did lately; `trouble` tells. An error when no waiting mends
+    /// it, and this process must begin anew.
+    pub async fn look_after(&self) -> Result<()> {
+        match self.inner.pool.read("SELECT 1", Arguments::default()).await {
+            Err(error @ Error::Refused { .. }) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Why the last call did not reach the server; `None` when it did.

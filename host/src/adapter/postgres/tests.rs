@@ -297,6 +297,17 @@ async fn a_server_that_is_away_is_told_at_once_and_a_wrong_password_for_good() {
 }
 
 #[tokio::test]
+async fn a_server_with_another_history_is_refused_until_the_process_begins_anew() {
+    let postgres = Postgres::create().await;
+    let database = open(&postgres).await;
+    let before = database.inner.pool.history_of_another_server();
+    database.close().await;
+    let refused = database.look_after().await.unwrap_err();
+    assert!(matches!(&refused, Error::Refused { reason, .. } if reason.contains(&before)), "{refused}");
+    open(&postgres).await.look_after().await.unwrap();
+}
+
+#[tokio::test]
 async fn tables_that_went_are_told_with_the_way_out() {
     let postgres = Postgres::create().await;
     let database = empty(&postgres).await;

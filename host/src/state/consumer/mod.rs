@@ -206,7 +206,11 @@ impl<W: Work> Consumer<W> {
         }
         let checkpoint = context.checkpoint();
         if checkpoint > self.stored.0 {
-            parts.read_model.set_checkpoint(&options.consumer, context.partition, checkpoint).await?;
+            let stored = parts.read_model.set_checkpoint(&options.consumer, context.partition, checkpoint).await;
+            if let Err(error) = stored {
+                // The next run begins where the last one that was stored is, and finds the rest done.
+                tracing::warn!(consumer = options.consumer, %error, "stops without storing its checkpoint");
+            }
         }
         self.state(ConsumerState::Stopped, None);
         Ok(())
