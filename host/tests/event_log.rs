@@ -118,7 +118,7 @@ fn the_small_objects_are_written_and_read_as_ever() {
     let meta = StoreMeta { format: "carryall-store-1".into(), store: id(100), partitions: 1, created_at: NOON };
     golden("store-1.json", &meta.encode());
     assert_eq!(StoreMeta::decode(&meta.encode()).unwrap(), meta);
-    let place = Place { segment: SegmentNumber(12), position: Position(345) };
+    let place = Place { segment: SegmentNumber(12), position: Position(345), digest: None };
     let checkpoint = Checkpoint { partitions: [(0, place)].into(), updated_at: NOON };
     golden("event_publisher-1.json", &checkpoint.encode());
     assert_eq!(Checkpoint::decode(&checkpoint.encode()).unwrap(), checkpoint);
