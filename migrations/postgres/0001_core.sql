@@ -68,7 +68,7 @@ CREATE TABLE processed_events (
     attempt_count integer NOT NULL,
     last_error text,
     PRIMARY KEY (handler, event_id)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 
 -- A consumer's last sequence per aggregate, and (handler `write_side:{aggregate_type}`) the heads of the streams.
 CREATE TABLE aggregate_versions (
@@ -80,7 +80,7 @@ CREATE TABLE aggregate_versions (
     last_domain bigint,
     last_foreign bigint,
     PRIMARY KEY (handler, aggregate_id)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 
 CREATE TABLE consumer_checkpoints (
     consumer text COLLATE "C" NOT NULL,

@@ -282,7 +282,8 @@ async fn old_claims_go_by_command_and_what_was_handled_is_not_handled_again() {
     let created = shop.put("Product", json!({"product_id": "p1", "name": "Pen"})).await.unwrap();
     let before = shop.read("Product", "p1", &created).await.unwrap();
     let retire = server.run(&["claims", "retire", "--older-than-hours", "1", "--json"]).unwrap();
-    assert_eq!(String::from_utf8_lossy(&retire.stdout).trim(), r#"{"retired":0}"#);
+    let retired: Value = serde_json::from_slice(&retire.stdout).unwrap();
+    assert_eq!(retired, json!({"retired": 0}), "{}", String::from_utf8_lossy(&retire.stderr));
     let too_soon = server.run(&["claims", "retire", "--older-than-hours", "0"]).unwrap();
     assert!(!too_soon.status.success());
     postgres

@@ -150,7 +150,7 @@ impl Opened {
         }
         let parts = Parts {
             states,
-            completions: Completions::new(events.clone(), clock.clone()),
+            completions: Completions::new(events.clone()),
             bus: bus::open(config, events.store_id(), events.partitions()).await?,
             owner: Owner { name: config.owner.clone(), run },
             read_model: database.read_model(),

@@ -99,6 +99,11 @@ impl EventStore {
         self.inner.shared.store
     }
 
+    /// The clock this log was opened with.
+    pub fn clock(&self) -> &dyn Clock {
+        self.inner.shared.clock.as_ref()
+    }
+
     /// Number of partitions.
     pub fn partitions(&self) -> u16 {
         u16::try_from(self.inner.logs.len()).expect("the number of partitions comes from a u16")

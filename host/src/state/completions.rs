@@ -13,7 +13,6 @@ use super::{Error, FOLLOW_RETRY};
 use crate::domain::{EventKind, Partition, Position};
 use crate::error::{Classified as _, Kind};
 use crate::event_store::EventStore;
-use crate::port::clock::Clock;
 
 /// Records read at once while following.
 const FOLLOW_RECORDS_MAX: usize = 1_024;
@@ -24,7 +23,6 @@ type Waiters = Arc<Mutex<HashMap<Uuid, (usize, watch::Sender<bool>)>>>;
 #[derive(Debug, Clone)]
 pub struct Completions {
     events: EventStore,
-    clock: Arc<dyn Clock>,
     waiters: Waiters,
 }
 
@@ -49,8 +47,8 @@ impl Drop for Waiter {
 
 impl Completions {
     /// For this log. Nobody is woken until [`Completions::follow`] runs.
-    pub fn new(events: EventStore, clock: Arc<dyn Clock>) -> Completions {
-        Completions { events, clock, waiters: Arc::default() }
+    pub fn new(events: EventStore) -> Completions {
+        Completions { events, waiters: Arc::default() }
     }
 
     /// Returns when the log holds an outcome of the command. Cancel-safe; the caller bounds the wait.
@@ -89,7 +87,7 @@ impl Completions {
                     // Those who wait ask the log themselves; they are woken when it answers again.
                     Err(error) if error.kind() == Kind::Unavailable => {
                         tracing::warn!(%error, "following the outcomes of commands, trying again");
-                        self.clock.sleep(FOLLOW_RETRY).await;
+                        self.events.clock().sleep(FOLLOW_RETRY).await;
                     }
                     Err(error) => return Err(error),
                 }

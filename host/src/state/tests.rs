@@ -105,7 +105,7 @@ async fn past_states_by_sequence_and_by_time() {
 #[tokio::test]
 async fn who_waits_for_an_outcome_is_woken_by_it() {
     let process = process().await;
-    let completions = Completions::new(process.events.clone(), Arc::new(process.store.clock.clone()));
+    let completions = Completions::new(process.events.clone());
     let stop = CancellationToken::new();
     let following = tokio::spawn(completions.clone().follow(P0, stop.clone()));
     tokio::task::yield_now().await;

@@ -117,7 +117,7 @@ impl Host {
         let registry = Arc::new(registry);
         let parking = Parking::open(store.clone(), letters.clone(), registry.clone(), clock.clone()).await.unwrap();
         let (metrics, progress, stop) = (Metrics::new(), Progress::default(), CancellationToken::new());
-        let completions = Completions::new(store.clone(), clock.clone());
+        let completions = Completions::new(store.clone());
         for partition in 0..wish.partitions {
             tokio::spawn(completions.clone().follow(Partition(partition), stop.clone()));
         }
