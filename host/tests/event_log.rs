@@ -67,7 +67,7 @@ fn created(command_id: Uuid, aggregate: &Aggregate) -> Draft {
             aggregate_id: "shop:Product".into(),
             sequence_number: Sequence(2),
             handler_digest: Some(Digest::of(b"ontology")),
-            upcasters: vec![],
+            upcasters: [].into(),
         }],
         traceparent: None,
         schema_version: "1.0.0",
