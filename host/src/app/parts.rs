@@ -78,7 +78,7 @@ impl Parts {
         }
         let opened = Opened { events, objects, database, clock, metrics, lock: store.lock };
         let events = opened.events.clone();
-        let parts = opened.with_services(config, supervisor).await;
+        let parts = Box::pin(opened.with_services(config, supervisor)).await;
         if parts.is_err() {
             // The log's tasks end with it; a later attempt begins with new ones.
             events.close().await;

@@ -56,7 +56,7 @@ pub async fn open(
     loop {
         let attempt = tokio::select! {
             () = stop.cancelled() => return Ok(None),
-            attempt = attempt(config, metrics, stop) => attempt,
+            attempt = Box::pin(attempt(config, metrics, stop)) => attempt,
         };
         let error = match attempt {
             Err(error) if is_away(&error) => error,
