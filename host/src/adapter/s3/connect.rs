@@ -88,7 +88,7 @@ impl S3Store {
             let keys = Credentials::new(&keys.access, &keys.secret, None, None, "configuration");
             loader = loader.credentials_provider(keys);
         }
-        let shared = loader.load().await;
+        let shared = Box::pin(loader.load()).await;
         let within = TimeoutConfig::builder().connect_timeout(limits.connect).operation_attempt_timeout(limits.attempt);
         let conf = aws_sdk_s3::config::Builder::from(&shared)
             // Names of buckets as host names are for AWS only.
@@ -115,7 +115,8 @@ impl S3Store {
     }
 
     async fn ensure_bucket(&self, region: Option<&Region>) -> Result<()> {
-        let Err(error) = self.client.head_bucket().bucket(&self.bucket).send().await else { return Ok(()) };
+        let head = self.client.head_bucket().bucket(&self.bucket);
+        let Err(error) = Box::pin(head.send()).await else { return Ok(()) };
         match Answer::of(&error) {
             Answer::Said { status: 404, .. } => {}
             // Not allowed to ask: what the log needs of the bucket is tried next.
@@ -127,7 +128,7 @@ impl S3Store {
             CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(region)).build()
         });
         let create = self.client.create_bucket().bucket(&self.bucket).set_create_bucket_configuration(place);
-        let Err(error) = create.send().await else {
+        let Err(error) = Box::pin(create.send()).await else {
             tracing::info!(bucket = self.bucket, "the bucket was missing; it was created");
             return Ok(());
         };
@@ -142,7 +143,8 @@ impl S3Store {
     /// also means "not allowed": a store that cannot tell the two apart is refused before the first read.
     async fn ensure_absence_is_told(&self, run: Uuid) -> Result<()> {
         let key = self.key(&format!("snapshots/probe/absent-{run}"));
-        let Err(error) = self.client.get_object().bucket(&self.bucket).key(key).send().await else {
+        let get = self.client.get_object().bucket(&self.bucket).key(key);
+        let Err(error) = Box::pin(get.send()).await else {
             return Err(Error::Corrupt { what: WHAT, reason: "it holds a key that nobody wrote".into() });
         };
         match Answer::of(&error) {

@@ -34,7 +34,7 @@ const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// A bucket, or the part of it under a prefix.
 #[derive(Debug)]
 pub struct S3Store {
-    /// Repeats by itself what may be repeated blindly.
+    /// Repeats by itself what may be repeated blindly. (What its calls give to wait for is large, hence boxed.)
     client: Client,
     /// Sends once: a repeated conditional write would be told that it exists by its own first attempt.
     once: Client,
@@ -57,7 +57,7 @@ impl S3Store {
 
     async fn fetch(&self, key: &str) -> Result<Option<(Bytes, Option<String>)>> {
         let get = self.client.get_object().bucket(&self.bucket).key(self.key(key));
-        match get.checksum_mode(ChecksumMode::Enabled).send().await {
+        match Box::pin(get.checksum_mode(ChecksumMode::Enabled).send()).await {
             Ok(found) => {
                 let e_tag = found.e_tag.clone();
                 Ok(Some((body(found).await?, e_tag)))
@@ -81,7 +81,7 @@ impl S3Store {
                 _ => return Ok(PutIf::Changed),
             },
         };
-        match put.send().await {
+        match Box::pin(put.send()).await {
             Ok(_) => Ok(PutIf::Written),
             Err(error) => outcome::put_if(Answer::of(&error)),
         }
@@ -92,16 +92,14 @@ impl S3Store {
         loop {
             let wanted = (limit - listing.keys.len()).min(PAGE_KEYS);
             let after = listing.keys.last().map(String::as_str).or(after);
-            let page = self
+            let list = self
                 .client
                 .list_objects_v2()
                 .bucket(&self.bucket)
                 .prefix(self.key(prefix))
                 .set_start_after(after.map(|after| self.key(after)))
-                .max_keys(i32::try_from(wanted).expect("a page has at most 1000 keys"))
-                .send()
-                .await
-                .map_err(|error| Answer::of(&error).into_error())?;
+                .max_keys(i32::try_from(wanted).expect("a page has at most 1000 keys"));
+            let page = Box::pin(list.send()).await.map_err(|error| Answer::of(&error).into_error())?;
             let before = listing.keys.len();
             for object in page.contents() {
                 let key = object.key().unwrap_or_default();
@@ -149,7 +147,7 @@ async fn body(found: GetObjectOutput) -> Result<Bytes> {
 impl ObjectStore for S3Store {
     async fn put_new(&self, key: &str, bytes: Bytes) -> Result<PutNew> {
         let began = Instant::now();
-        let done = match self.putting(&self.once, key, bytes).if_none_match("*").send().await {
+        let done = match Box::pin(self.putting(&self.once, key, bytes).if_none_match("*").send()).await {
             Ok(_) => Ok(PutNew::Created),
             Err(error) => outcome::put_new(Answer::of(&error), key),
         };
@@ -174,7 +172,7 @@ impl ObjectStore for S3Store {
 
     async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
         let began = Instant::now();
-        let sent = self.putting(&self.client, key, bytes).send().await;
+        let sent = Box::pin(self.putting(&self.client, key, bytes).send()).await;
         let done = sent.map(drop).map_err(|error| Answer::of(&error).into_error());
         self.noted("put", began, |()| "written", &done);
         done
@@ -200,7 +198,8 @@ impl ObjectStore for S3Store {
 
     async fn delete(&self, key: &str) -> Result<()> {
         let began = Instant::now();
-        let sent = self.client.delete_object().bucket(&self.bucket).key(self.key(key)).send().await;
+        let delete = self.client.delete_object().bucket(&self.bucket).key(self.key(key));
+        let sent = Box::pin(delete.send()).await;
         let done = sent.map(drop).map_err(|error| Answer::of(&error).into_error());
         self.noted("delete", began, |()| "deleted", &done);
         done
