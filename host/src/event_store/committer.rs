@@ -41,7 +41,10 @@ pub(super) struct Committer {
     looks_wanted: watch::Receiver<u64>,
     /// Whether the batch at hand was judged against the log's end, as the store told it.
     end_seen: bool,
-    /// Looks in a row that found no segment of another writer.
+    /// How many wait for what other writers may write.
+    expecting: watch::Receiver<usize>,
+    /// When the log's end was last seen, and looks in a row that found no segment of another writer.
+    looked_at: Duration,
     looks_in_vain: u32,
 }
 
@@ -65,7 +68,18 @@ impl Committer {
     pub(super) fn new(log: Arc<Log>, queue: mpsc::UnboundedReceiver<Vec<Request>>, epoch: u64) -> Committer {
         let looks_wanted = log.looks_wanted.subscribe();
         let last = (0, Duration::ZERO);
-        Committer { log, queue, pending: VecDeque::new(), last, epoch, looks_wanted, end_seen: false, looks_in_vain: 0 }
+        Committer {
+            queue,
+            pending: VecDeque::new(),
+            last,
+            epoch,
+            looks_wanted,
+            end_seen: false,
+            expecting: log.expecting.subscribe(),
+            looked_at: log.shared.clock.monotonic(),
+            looks_in_vain: 0,
+            log,
+        }
     }
 
     /// Runs until the store is closed and everything taken is answered.
@@ -105,6 +119,7 @@ impl Committer {
                 return Err(error);
             }
             if self.end_seen {
+                self.looked_at = self.log.shared.clock.monotonic();
                 self.log.looks_made.send_replace(wanted);
             } else if *self.log.looks_made.borrow() < wanted {
                 self.look().await?;
@@ -115,10 +130,11 @@ impl Committer {
     /// The next requests; meanwhile looks for segments of other writers, when there may be any.
     async fn wait(&mut self) -> Result<Option<Vec<Request>>, Error> {
         loop {
-            let (clock, pause) = (self.log.shared.clock.clone(), self.log.look_pause(self.looks_in_vain));
+            let clock = self.log.shared.clock.clone();
+            let due = self.log.look_pause(self.looks_in_vain).map(|pause| self.looked_at + pause);
             let rest = async {
-                match pause {
-                    Some(pause) => clock.sleep(pause).await,
+                match due {
+                    Some(due) => clock.sleep(due.saturating_sub(clock.monotonic())).await,
                     None => std::future::pending().await,
                 }
             };
@@ -126,11 +142,12 @@ impl Committer {
             tokio::select! {
                 biased;
                 group = self.queue.recv() => return Ok(group),
-                // The sender lives in the log, hence as long as this.
-                _ = self.looks_wanted.changed() => {}
-                () = rest => {}
+                // The senders live in the log, hence as long as this.
+                _ = self.looks_wanted.changed() => self.look().await?,
+                // Somebody began to wait: the pause is a shorter one now.
+                _ = self.expecting.changed() => {}
+                () = rest => self.look().await?,
             }
-            self.look().await?;
         }
     }
 
@@ -145,6 +162,7 @@ impl Committer {
             Err(Error::Port(error)) => tracing::warn!(%error, "cannot look for new segments; trying again"),
             Err(error) => return Err(error),
         }
+        self.looked_at = self.log.shared.clock.monotonic();
         let found = self.log.view.lock().end().segments != before;
         self.looks_in_vain = if found { 0 } else { self.looks_in_vain.saturating_add(1) };
         Ok(())
@@ -285,6 +303,7 @@ impl Committer {
             }
             Written::Lost(winner) => {
                 self.log.shared.options.metrics.commit().collided();
+                self.looks_in_vain = 0;
                 let winner = self.log.decode(segment.header.segment, winner)?;
                 self.fold_foreign(winner).await?;
                 Ok(false)

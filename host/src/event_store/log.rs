@@ -22,6 +22,9 @@ use crate::port::object_store::ObjectStore;
 
 /// Pause between two looks for segments of other writers while they write, or somebody waits for them.
 const LOOK_MS_MIN: u64 = 25;
+/// How often that pause doubles while looks find nothing and yet somebody waits: to 200 ms. Mostly it is this process
+/// that writes what is waited for, and a look would be a request for nothing.
+const EXPECTING_DOUBLINGS_MAX: u32 = 3;
 
 /// What all partitions share.
 #[derive(Debug)]
@@ -63,7 +66,7 @@ pub(super) struct Log {
     pub looks_wanted: watch::Sender<u64>,
     pub looks_made: watch::Sender<u64>,
     /// How many wait for what other writers may write.
-    pub expecting: AtomicUsize,
+    pub expecting: watch::Sender<usize>,
     /// `None` once the store is closed.
     pub queue: Mutex<Option<mpsc::UnboundedSender<Vec<Request>>>>,
     /// Bytes of requests taken and not yet answered.
@@ -126,11 +129,11 @@ impl Log {
     }
 
     /// Pause before the next look for segments of other writers, after so many that found none; `None`: there are no
-    /// other writers. Looks cost requests, so they become rarer while nothing is found and nobody waits.
+    /// other writers. Looks cost requests, so they become rarer while nothing is found, and most while nobody waits.
     pub(super) fn look_pause(&self, in_vain: u32) -> Option<Duration> {
         let follow_ms = self.shared.options.follow_ms?;
-        let in_vain = if self.expecting.load(Ordering::Relaxed) > 0 { 0 } else { in_vain };
-        Some(Duration::from_millis(LOOK_MS_MIN.saturating_mul(1 << in_vain.min(16)).min(follow_ms)))
+        let doublings = in_vain.min(if *self.expecting.borrow() > 0 { EXPECTING_DOUBLINGS_MAX } else { 16 });
+        Some(Duration::from_millis(LOOK_MS_MIN.saturating_mul(1 << doublings).min(follow_ms)))
     }
 
     /// Tells everybody how far log and index are.

@@ -19,7 +19,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
@@ -293,8 +293,10 @@ impl EventStore {
             return Expecting(None);
         }
         for log in &self.inner.logs {
-            log.expecting.fetch_add(1, Ordering::Relaxed);
-            log.want_look();
+            log.expecting.send_if_modified(|count| {
+                *count += 1;
+                *count == 1
+            });
         }
         Expecting(Some(self.inner.clone()))
     }
@@ -341,7 +343,10 @@ pub struct Expecting(Option<Arc<Inner>>);
 impl Drop for Expecting {
     fn drop(&mut self) {
         for log in self.0.iter().flat_map(|inner| &inner.logs) {
-            log.expecting.fetch_sub(1, Ordering::Relaxed);
+            log.expecting.send_if_modified(|count| {
+                *count -= 1;
+                false
+            });
         }
     }
 }

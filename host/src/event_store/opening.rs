@@ -105,7 +105,7 @@ fn new_log(partition: Partition, shared: Arc<Shared>, at: Watermark) -> Arc<Log>
         committing: watch::Sender::new(true),
         looks_wanted: watch::Sender::new(0),
         looks_made: watch::Sender::new(0),
-        expecting: Default::default(),
+        expecting: watch::Sender::new(0),
         queue: Mutex::new(None),
         queued_bytes: Default::default(),
         stopped: Mutex::new(None),
