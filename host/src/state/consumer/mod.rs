@@ -2,8 +2,8 @@
 //! aggregates, keeps what waits and the checkpoint, and pauses when a part is away.
 //!
 //! **The log is the order; a bus message is a hint.** A consumer keeps a cursor over the log and is woken by the log's
-//! end, which the intake of messages makes this process look at; what is to be handled is read from the log, so a lost, repeated or reordered message changes
-//! nothing (I6).
+//! end, at which the intake of messages makes this process look; what is to be handled is read from the log, so a lost,
+//! repeated or reordered message changes nothing (I6).
 //!
 //! Several batches are under way at once, each a future of this one task: while one waits for its appends the next is
 //! decided. An aggregate is in one batch at a time. What is under way or waits holds the checkpoint back (I7); when a
