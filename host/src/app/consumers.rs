@@ -15,9 +15,11 @@ use super::membership;
 use super::parts::Parts;
 use super::start::is_away;
 use super::supervisor::Supervisor;
+use crate::api::Part;
 use crate::config::{Config, Role};
 use crate::domain::{Partition, command_topic, event_topic};
-use crate::port::bus::Bus;
+use crate::port::bus::{Bus, Share};
+use crate::port::object_store::ObjectStore;
 use crate::projection::Projector;
 use crate::relay::{self, Relay};
 use crate::sandbox::{Active, World};
@@ -49,11 +51,31 @@ enum Plan {
 /// The consumers of this process.
 pub struct Consumers {
     names: BTreeSet<String>,
-    troubles: Troubles,
+    groups: Groups,
 }
 
-/// Why no messages come at present, by consumer.
-type Troubles = Arc<Mutex<BTreeMap<String, watch::Receiver<Option<String>>>>>;
+/// The groups that this process belongs to, by consumer.
+type Groups = Arc<Mutex<BTreeMap<String, Group>>>;
+
+/// What is known of a membership.
+struct Group {
+    share: watch::Receiver<Share>,
+    /// Why no messages come at present.
+    trouble: watch::Receiver<Option<String>>,
+}
+
+impl Group {
+    /// Without messages a consumer follows the log all the same, once it was told what is its own.
+    fn part(&self, consumer: &str) -> Option<Part> {
+        let (told, trouble) = (self.share.borrow().of > 0, self.trouble.borrow().clone());
+        let detail = match (told, trouble) {
+            (true, None) => return None,
+            (_, Some(trouble)) => trouble,
+            (false, None) => "joining its group".to_owned(),
+        };
+        Some(Part { name: format!("messages of {consumer}"), ready: told, detail })
+    }
+}
 
 /// A consumer that is open: works until its signal, then finishes.
 type Run = BoxFuture<'static, Result<(), state::Error>>;
@@ -67,7 +89,7 @@ struct Starter {
     bus: Arc<dyn Bus>,
     lease_ms: i64,
     running: Arc<Mutex<BTreeSet<(Plan, Partition)>>>,
-    troubles: Troubles,
+    groups: Groups,
 }
 
 impl Consumers {
@@ -81,11 +103,11 @@ impl Consumers {
             bus: parts.bus.clone(),
             lease_ms: i64::try_from(super::bus::lease_ms(config, &*parts.bus))?,
             running: Arc::default(),
-            troubles: Arc::default(),
+            groups: Arc::default(),
         };
         start_relay(config, parts, supervisor).await?;
         if !parts.bus.follows_log() {
-            starter.follow_others();
+            starter.follow_others(parts.objects.clone());
         }
         let bundled = bundled(config);
         let mut names: BTreeSet<String> = bundled.iter().map(|plan| plan.consumer().to_owned()).collect();
@@ -93,7 +115,7 @@ impl Consumers {
         if !config.roles.contains(&Role::Api) {
             names.insert(relay::NAME.to_owned());
         }
-        let troubles = starter.troubles.clone();
+        let groups = starter.groups.clone();
         for plan in bundled {
             starter.start(plan).await?;
         }
@@ -121,19 +143,13 @@ impl Consumers {
                 }
             }
         });
-        Ok(Consumers { names, troubles })
+        Ok(Consumers { names, groups })
     }
 
-    /// Gives, when asked, the consumers that get no messages at present, with the reason.
-    pub fn troubles(&self) -> impl Fn() -> Vec<(String, String)> + use<> {
-        let troubles = self.troubles.clone();
-        move || {
-            let troubles = troubles.lock();
-            let troubled = |(name, trouble): (&String, &watch::Receiver<Option<String>>)| {
-                Some((name.clone(), trouble.borrow().clone()?))
-            };
-            troubles.iter().filter_map(troubled).collect()
-        }
+    /// Gives, when asked, the groups of which there is something to tell.
+    pub fn parts(&self) -> impl Fn() -> Vec<Part> + use<> {
+        let groups = self.groups.clone();
+        move || groups.lock().iter().filter_map(|(consumer, group)| group.part(consumer)).collect()
     }
 
     /// Names of the consumers that must run for the process to be ready.
@@ -255,7 +271,8 @@ impl Starter {
             clock: self.parts.clock.clone(),
         };
         let intake = Intake::new(plan.consumer(), &plan.topics(), parts);
-        self.troubles.lock().insert(plan.consumer().to_owned(), intake.trouble());
+        let group = Group { share: intake.share(), trouble: intake.trouble() };
+        self.groups.lock().insert(plan.consumer().to_owned(), group);
         for partition in partitions {
             let (starter, plan, share) = (self.clone(), plan.clone(), intake.share());
             let name = format!("{} on partition {partition}", plan.consumer());
@@ -283,12 +300,12 @@ impl Starter {
         ended
     }
 
-    fn follow_others(&self) {
+    fn follow_others(&self, objects: Arc<dyn ObjectStore>) {
         let (progress, read_model, clock) =
             (self.parts.progress.clone(), self.parts.read_model.clone(), self.parts.clock.clone());
         let stop = self.supervisor.signal();
         self.supervisor.spawn("progress of other processes", async move {
-            membership::follow_others(progress, &*read_model, &*clock, stop).await
+            membership::follow_others(progress, &*read_model, &*objects, &*clock, stop).await
         });
     }
 

@@ -11,7 +11,9 @@ use crate::domain::Partition;
 use crate::error::{Classified as _, Kind};
 use crate::port::bus::Share;
 use crate::port::clock::Clock;
+use crate::port::object_store::ObjectStore;
 use crate::port::read_model::ReadModel;
+use crate::relay;
 use crate::state::{self, Progress};
 
 #[cfg(test)]
@@ -69,10 +71,18 @@ async fn until(share: &mut watch::Receiver<Share>, is_so: impl Fn(&Share) -> boo
 pub(super) async fn follow_others(
     progress: Progress,
     read_model: &dyn ReadModel,
+    objects: &dyn ObjectStore,
     clock: &dyn Clock,
     stop: CancellationToken,
 ) -> Result<(), state::Error> {
     loop {
+        // Nobody waits for the relay; operators look at it.
+        if !progress.is_awaited() {
+            match relay::stored(objects).await {
+                Ok(places) => places.into_iter().for_each(|(p, at)| progress.note_stored(relay::NAME, p, at)),
+                Err(error) => tracing::debug!(%error, "how far the relay of another process is, is not known"),
+            }
+        }
         match read_model.checkpoints().await {
             Ok(checkpoints) => {
                 for (consumer, partition, position) in checkpoints {

@@ -164,7 +164,7 @@ fn token(token: &Token) -> api::Token {
 
 fn health(parts: &Parts, consumers: &Consumers, supervisor: &Supervisor) -> Health {
     let (supervisor, deployments, progress) = (supervisor.clone(), parts.deployments.clone(), parts.progress.clone());
-    let troubles = consumers.troubles();
+    let groups = consumers.parts();
     let (events, parking, consumers) = (parts.events.clone(), parts.parking.clone(), consumers.names());
     let database = parts.database.clone();
     let probe = move || {
@@ -191,10 +191,7 @@ fn health(parts: &Parts, consumers: &Consumers, supervisor: &Supervisor) -> Heal
                 detail: format!("{:?} at {}{error}", consumer.state, consumer.position),
             });
         }
-        for (consumer, reason) in troubles() {
-            // Without messages it follows the log all the same.
-            found.push(api::Part { name: format!("messages of {consumer}"), ready: true, detail: reason });
-        }
+        found.extend(groups());
         let (name, trouble) = database.trouble();
         let detail = trouble.clone().unwrap_or_else(|| format!("{name} answers"));
         found.push(api::Part { name: "database".into(), ready: trouble.is_none(), detail });

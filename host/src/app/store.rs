@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use uuid::Uuid;
 
-use crate::adapter::fs::FolderStore;
+use crate::adapter::fs::{FolderStore, Sharing};
 use crate::adapter::s3::{Keys, Options, S3Store};
 use crate::config::{Config, Store};
 use crate::metrics::Metrics;
@@ -36,7 +36,7 @@ pub(super) async fn open(config: &Config, run: Uuid, metrics: &Metrics) -> anyho
     let lock = lock(&config.data_dir)?;
     Ok(match &config.store {
         Store::Folder(folder) => Objects {
-            store: Arc::new(FolderStore::open(folder, metrics).await?),
+            store: Arc::new(FolderStore::open_with(folder, sharing(config), metrics).await?),
             commit_linger_ms: 0,
             follow_ms: config.kafka.is_some().then_some(FOLDER_FOLLOW_MS),
             lock,
@@ -59,6 +59,11 @@ pub(super) async fn open(config: &Config, run: Uuid, metrics: &Metrics) -> anyho
             }
         }
     })
+}
+
+/// Where Kafka divides the work, other processes of this machine may use the folder too.
+fn sharing(config: &Config) -> Sharing {
+    if config.kafka.is_some() { Sharing::WithOthers } else { Sharing::Alone }
 }
 
 /// Locks the data folder: its database and its count of runs have one writer. The lock ends with the process.

@@ -223,6 +223,12 @@ impl Relay {
     }
 }
 
+/// How far the relays of this store are by their checkpoint, wherever they run.
+pub async fn stored(objects: &dyn ObjectStore) -> Result<Vec<(Partition, Position)>, Error> {
+    let checkpoint = read_checkpoint(objects).await?.1;
+    Ok(checkpoint.partitions.into_iter().map(|(partition, place)| (Partition(partition), place.position)).collect())
+}
+
 async fn read_checkpoint(objects: &dyn ObjectStore) -> Result<(Option<Bytes>, Checkpoint), Error> {
     let present = objects.get(KEY).await?;
     let checkpoint = match &present {

@@ -5,6 +5,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -18,19 +19,50 @@ const WHAT: &str = "the store's folder";
 /// Where files are written before they get their name; never part of a key.
 const TEMPORARY: &str = "tmp";
 const LOCK: &str = "tmp/lock";
+/// Locked by a process while it compares and sets, where several use the folder.
+const COMPARING: &str = "tmp/comparing";
+/// Files written before they get their name, by this process.
+static TEMPORARIES: AtomicU64 = AtomicU64::new(0);
+/// Tries at the lock while another process opens the folder, and the pause between two.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub(super) struct Files {
     root: PathBuf,
     /// Held as long as this process uses the folder.
-    _lock: File,
+    lock: File,
     /// Folders known to exist durably.
     folders: Mutex<HashSet<PathBuf>>,
-    /// Serialises compare-and-set; the folder's lock keeps other processes out.
-    comparing: Mutex<()>,
-    temporary: AtomicU64,
+    /// Serialises compare-and-set within this process; the folder's lock keeps others out, or the file that is given.
+    comparing: Mutex<Option<File>>,
     file_syncs: Counter,
     folder_syncs: Counter,
+}
+
+/// Who uses a folder at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// This process, and no other.
+    Alone,
+    /// This process, and others of this machine that say the same.
+    WithOthers,
+}
+
+/// Takes the folder's lock; gives whether no other process has it.
+fn hold(lock: &File, sharing: Sharing) -> std::result::Result<bool, TryLockError> {
+    for _ in 1..LOCK_TRIES {
+        match (lock.try_lock(), sharing) {
+            (Err(TryLockError::WouldBlock), Sharing::WithOthers) => {}
+            (held, _) => return held.map(|()| true),
+        }
+        match lock.try_lock_shared() {
+            // Held alone for the moment that it takes another process to open it, or for good.
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            held => return held.map(|()| false),
+        }
+    }
+    Err(TryLockError::WouldBlock)
 }
 
 fn failed(error: &io::Error) -> Error {
@@ -38,29 +70,37 @@ fn failed(error: &io::Error) -> Error {
 }
 
 impl Files {
-    pub(super) fn open(root: &Path, metrics: &Metrics) -> Result<Files> {
+    pub(super) fn open(root: &Path, sharing: Sharing, metrics: &Metrics) -> Result<Files> {
         fs::create_dir_all(root.join(TEMPORARY)).map_err(|e| failed(&e))?;
-        let lock = File::options().create(true).truncate(false).write(true).open(root.join(LOCK));
-        let lock = lock.map_err(|e| failed(&e))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
+        let file = |name| File::options().create(true).truncate(false).write(true).open(root.join(name));
+        let lock = file(LOCK).map_err(|e| failed(&e))?;
+        let alone = hold(&lock, sharing).map_err(|error| match error {
+            TryLockError::WouldBlock => {
                 let reason =
                     format!("another process uses {}; stop it, or give this one another folder", root.display());
-                return Err(Error::Refused { what: WHAT, reason });
+                Error::Refused { what: WHAT, reason }
             }
-            Err(TryLockError::Error(error)) => return Err(failed(&error)),
-        }
+            TryLockError::Error(error) => failed(&error),
+        })?;
+        let comparing = match sharing {
+            Sharing::Alone => None,
+            Sharing::WithOthers => Some(file(COMPARING).map_err(|e| failed(&e))?),
+        };
         let files = Files {
             root: root.to_owned(),
-            _lock: lock,
+            lock,
             folders: Mutex::new(HashSet::from([root.to_owned()])),
-            comparing: Mutex::new(()),
-            temporary: AtomicU64::new(0),
+            comparing: Mutex::new(comparing),
             file_syncs: metrics.syncs(Sync::File),
             folder_syncs: metrics.syncs(Sync::Folder),
         };
-        files.recover().map_err(|e| failed(&e))?;
+        if alone {
+            files.recover().map_err(|e| failed(&e))?;
+        }
+        if alone && sharing == Sharing::WithOthers {
+            // From here on others may come; none of them recovers while this one lives.
+            files.lock.lock_shared().map_err(|e| failed(&e))?;
+        }
         Ok(files)
     }
 
@@ -69,7 +109,7 @@ impl Files {
     fn recover(&self) -> io::Result<()> {
         for entry in fs::read_dir(self.root.join(TEMPORARY))? {
             let path = entry?.path();
-            if path != self.root.join(LOCK) {
+            if path != self.root.join(LOCK) && path != self.root.join(COMPARING) {
                 fs::remove_file(path)?;
             }
         }
@@ -124,8 +164,8 @@ impl Files {
 
     /// Writes the bytes durably under a name that no key has.
     fn write_temporary(&self, bytes: &[u8]) -> io::Result<Temporary> {
-        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
-        let temporary = Temporary(self.root.join(TEMPORARY).join(format!("{number}")));
+        let number = TEMPORARIES.fetch_add(1, Ordering::Relaxed);
+        let temporary = Temporary(self.root.join(TEMPORARY).join(format!("{}-{number}", std::process::id())));
         let mut file = File::create(&temporary.0)?;
         file.write_all(bytes)?;
         self.file_syncs.add(1);
@@ -174,7 +214,15 @@ impl Files {
     }
 
     pub(super) fn put_if(&self, key: &str, expected: Option<&Bytes>, bytes: &[u8]) -> Result<PutIf> {
-        let _one_at_a_time = self.comparing.lock();
+        let comparing = self.comparing.lock();
+        let Some(file) = &*comparing else { return self.compare_and_put(key, expected, bytes) };
+        file.lock().map_err(|e| failed(&e))?;
+        let put = self.compare_and_put(key, expected, bytes);
+        file.unlock().map_err(|e| failed(&e))?;
+        put
+    }
+
+    fn compare_and_put(&self, key: &str, expected: Option<&Bytes>, bytes: &[u8]) -> Result<PutIf> {
         if self.get(key)?.as_ref() != expected {
             return Ok(PutIf::Changed);
         }

@@ -1,5 +1,5 @@
 //! Object store on a folder: a key is a file. `put_new` is temp file, fdatasync, `link`, fsync of the folder, so that a
-//! key appears whole, once, and stays (I1, I5). One process at a time: the folder is locked.
+//! key appears whole, once, and stays (I1, I5). The folder is locked: for one process, or for those that share it.
 
 mod files;
 
@@ -17,6 +17,7 @@ use crate::port::object_store::{Listing, ObjectStore, PutIf, PutNew};
 use crate::port::{Error, Result};
 
 use files::Files;
+pub use files::Sharing;
 
 /// A locked folder of objects.
 #[derive(Debug)]
@@ -28,8 +29,13 @@ impl FolderStore {
     /// Opens or creates the folder, locks it, removes leftovers of an earlier run. `Refused` when another process
     /// holds it. The lock ends with the process, however it ends.
     pub async fn open(folder: &Path, metrics: &Metrics) -> Result<FolderStore> {
+        Self::open_with(folder, Sharing::Alone, metrics).await
+    }
+
+    /// The same for a folder that processes of one machine share. Leftovers are removed when nobody else is there.
+    pub async fn open_with(folder: &Path, sharing: Sharing, metrics: &Metrics) -> Result<FolderStore> {
         let (folder, metrics) = (folder.to_owned(), metrics.clone());
-        let files = blocking(move || Files::open(&folder, &metrics)).await?;
+        let files = blocking(move || Files::open(&folder, sharing, &metrics)).await?;
         Ok(FolderStore { files: Arc::new(files) })
     }
 

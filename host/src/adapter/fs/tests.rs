@@ -24,6 +24,63 @@ async fn a_second_opener_is_refused_until_the_first_is_gone() {
     open(folder.path()).await.unwrap();
 }
 
+async fn share(folder: &Path) -> Result<FolderStore> {
+    FolderStore::open_with(folder, Sharing::WithOthers, &Metrics::new()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn processes_that_share_a_folder_compare_and_create_as_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = [Arc::new(share(folder.path()).await.unwrap()), Arc::new(share(folder.path()).await.unwrap())];
+    let mut counting = Vec::new();
+    for n in 0..8 {
+        let store = stores[n % 2].clone();
+        counting.push(tokio::spawn(async move {
+            let mut created = 0;
+            for round in 0..5 {
+                let key = format!("events/0000/000000000000/{round:016}.ndjson");
+                let put = store.put_new(&key, Bytes::from(format!("{n}"))).await.unwrap();
+                created += usize::from(put == PutNew::Created);
+                loop {
+                    let present = store.get("checkpoints/count").await.unwrap();
+                    let count: u64 =
+                        present.as_deref().map_or(0, |text| std::str::from_utf8(text).unwrap().parse().unwrap());
+                    let next = Bytes::from((count + 1).to_string());
+                    if store.put_if("checkpoints/count", present, next).await.unwrap() == PutIf::Written {
+                        break;
+                    }
+                }
+            }
+            created
+        }));
+    }
+    let mut created = 0;
+    for counting in counting {
+        created += counting.await.unwrap();
+    }
+    assert_eq!(created, 5);
+    assert_eq!(stores[0].get("checkpoints/count").await.unwrap().unwrap(), "40");
+}
+
+#[tokio::test]
+async fn a_shared_folder_keeps_out_who_wants_it_alone_and_is_cleaned_by_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("tmp")).unwrap();
+    std::fs::write(folder.path().join("tmp/17"), b"half").unwrap();
+    let first = share(folder.path()).await.unwrap();
+    assert!(!folder.path().join("tmp/17").exists());
+    std::fs::write(folder.path().join("tmp/18"), b"under way").unwrap();
+    let second = share(folder.path()).await.unwrap();
+    assert!(folder.path().join("tmp/18").exists(), "it may be the first one's");
+    drop(first);
+    assert!(matches!(open(folder.path()).await, Err(Error::Refused { .. })));
+    drop(second);
+    let alone = open(folder.path()).await.unwrap();
+    assert!(!folder.path().join("tmp/18").exists());
+    assert!(matches!(share(folder.path()).await, Err(Error::Refused { .. })));
+    drop(alone);
+}
+
 #[tokio::test]
 async fn leftovers_go_and_objects_stay() {
     let folder = tempfile::tempdir().unwrap();

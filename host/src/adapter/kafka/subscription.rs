@@ -50,24 +50,30 @@ impl ClientContext for Member {
 }
 
 impl ConsumerContext for Member {
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+    /// What was lost by silence is kept as the share: without Kafka nobody is told to take it up, the work goes on, and
+    /// claims see to those who were told. The next assignment holds again.
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(list) = rebalance {
             let gone = places(list);
-            self.change(|assigned| assigned.retain(|place| !gone.contains(place)));
+            let mut assigned = self.assigned.lock();
+            assigned.retain(|place| !gone.contains(place));
+            if !consumer.assignment_lost() {
+                self.tell(&assigned);
+            }
         }
     }
 
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(list) = rebalance {
-            self.change(|assigned| assigned.extend(places(list)));
+            let mut assigned = self.assigned.lock();
+            assigned.extend(places(list));
+            self.tell(&assigned);
         }
     }
 }
 
 impl Member {
-    fn change(&self, change: impl FnOnce(&mut BTreeSet<Place>)) {
-        let mut assigned = self.assigned.lock();
-        change(&mut assigned);
+    fn tell(&self, assigned: &BTreeSet<Place>) {
         let mine = assigned.iter().filter(|(topic, _)| *topic == self.first_topic);
         let slots = mine.filter_map(|(_, partition)| u32::try_from(*partition).ok()).collect();
         self.share.send_replace(Share { slots, of: self.slots });
