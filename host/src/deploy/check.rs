@@ -122,6 +122,28 @@ pub fn candidate_refusals(name: &str, candidate: Candidate<'_>, all: &Handlers) 
     found
 }
 
+/// What an operator should know before a version is activated, though nothing forbids it: its documents would be
+/// written otherwise than those that are there.
+pub fn upload_warnings(name: &str, candidate: Candidate<'_>, all: &Handlers) -> Vec<Finding> {
+    let active = all.get(name).and_then(Deployment::active_version).filter(|_| projects(candidate.world));
+    let sorted = |manifest: &Manifest| {
+        let mut collections = manifest.collections.clone();
+        collections.sort_by(|one, other| one.name.cmp(&other.name));
+        collections
+    };
+    match active {
+        Some(active) if sorted(&active.manifest) != sorted(candidate.manifest) => vec![Finding::new(
+            "rebuild_needed",
+            format!(
+                "its collections are not those of the active {name} {}: after the activation, what is stored stays as \
+                 that version wrote it, until `carryall rebuild` has all of it written anew",
+                active.version
+            ),
+        )],
+        _ => Vec::new(),
+    }
+}
+
 /// Each aggregate type has one decider, each collection one writer, each version of an event one upcaster.
 fn ownership(candidate: Candidate<'_>, other_name: &str, active: &Version, found: &mut Vec<Finding>) {
     if decides(candidate.world) && decides(&active.world) {

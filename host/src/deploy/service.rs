@@ -159,6 +159,7 @@ impl Deployments {
             }
             let candidate = Candidate { world: &data.world, version: &data.version, manifest: &data.manifest };
             data.findings = check::candidate_refusals(name, candidate, &all);
+            data.findings.extend(check::upload_warnings(name, candidate, &all));
             self.inner.components.store(digest, bytes.clone()).await?;
             let last = known.map_or(Sequence(0), |deployment| deployment.last);
             if self.append(name, last, record::UPLOADED, &data, actor).await? {

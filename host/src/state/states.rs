@@ -83,8 +83,7 @@ impl States {
             At::Time(time) => self.last_by(aggregate, time).await?,
         };
         let mut stream = self.cold(aggregate, &active, self.upcasters(aggregate), last).await?;
-        let wanted = |record: &Record| record.sequence <= last;
-        self.extend(&mut stream, wanted).await?;
+        self.extend(&mut stream, last).await?;
         let folding = offload(move || stream.fold(&active.handler).map(|folded| (folded, stream.take_snapshot())));
         let (folded, snapshot) = folding.await?;
         self.offer(snapshot);
@@ -115,7 +114,7 @@ impl States {
         let head = self.events.head(aggregate).await?;
         let mut stream = self.open(aggregate, active, head.last).await?;
         if head.last > stream.sequence() {
-            self.extend(&mut stream, |_| true).await?;
+            self.extend(&mut stream, Sequence(u64::MAX)).await?;
         }
         Ok(stream)
     }
@@ -123,7 +122,7 @@ impl States {
     /// Brings a stream to the committed end.
     async fn catch_up(&self, stream: &mut Stream) -> Result<(), Error> {
         let head = self.events.head(stream.aggregate()).await?;
-        if head.last > stream.sequence() { self.extend(stream, |_| true).await } else { Ok(()) }
+        if head.last > stream.sequence() { self.extend(stream, Sequence(u64::MAX)).await } else { Ok(()) }
     }
 
     /// The stream of an aggregate up to the committed end, from what is cached and these records, which the caller read
@@ -140,7 +139,7 @@ impl States {
         if connected {
             self.catch_up(&mut stream).await?;
         } else {
-            self.extend(&mut stream, |_| true).await?;
+            self.extend(&mut stream, Sequence(u64::MAX)).await?;
         }
         Ok(stream)
     }
@@ -190,15 +189,16 @@ impl States {
         Upcasters::of(&self.catalog.active(), std::slice::from_ref(&aggregate.kind))
     }
 
-    async fn extend(&self, stream: &mut Stream, wanted: impl Fn(&Record) -> bool) -> Result<(), Error> {
+    /// Takes the records of the log up to this sequence.
+    async fn extend(&self, stream: &mut Stream, last: Sequence) -> Result<(), Error> {
         loop {
-            let records = self.events.stream(stream.aggregate(), stream.sequence(), LOAD_RECORDS_MAX).await?;
-            let Some(last) = records.last() else { return Ok(()) };
-            let more = records.len() == LOAD_RECORDS_MAX && last.sequence > Sequence(0);
-            for record in records.iter().take_while(|r| wanted(r)) {
+            let left = usize::try_from(last.0.saturating_sub(stream.sequence().0)).unwrap_or(usize::MAX);
+            let limit = left.min(LOAD_RECORDS_MAX);
+            let records = self.events.stream(stream.aggregate(), stream.sequence(), limit).await?;
+            for record in &records {
                 stream.push(record);
             }
-            if !more || !wanted(last) {
+            if records.len() < limit || left == limit {
                 return Ok(());
             }
         }

@@ -1,7 +1,9 @@
 //! What may be uploaded, and what may be active beside what is active.
 
 use super::{account, activated, contract, digest, statements, uploaded};
-use crate::deploy::check::{Ask, Handlers, Judged, Refusal, activation_refusals, judge, upload_refusals};
+use crate::deploy::check::{
+    Ask, Candidate, Handlers, Judged, Refusal, activation_refusals, judge, upload_refusals, upload_warnings,
+};
 use crate::deploy::fold::{Fact, fold, step};
 use crate::deploy::record::{self, Finding, Manifest};
 use crate::domain::{Sequence, Timestamp};
@@ -234,6 +236,22 @@ fn projections_and_what_they_fold_stay_together() {
     assert_eq!(world.against("statements", 5), ["event_not_folded"], "version 1 is in the log");
     let world = world.activate("statements", 4);
     assert_eq!(world.against("account", 2), Vec::<String>::new());
+}
+
+#[test]
+fn other_collections_than_those_that_are_written_call_for_a_rebuild() {
+    let world = World::default().upload("statements", 1, PROJECTION, &statements(&["1"], "statements"));
+    let warnings = |world: &World, manifest: &Manifest| {
+        let candidate = Candidate { world: PROJECTION, version: "2.0.0", manifest };
+        codes(&upload_warnings("statements", candidate, &world.0))
+    };
+    let mut raised = statements(&["1"], "statements");
+    raised.collections[0].revision = 2;
+    assert_eq!(warnings(&world, &raised), Vec::<String>::new(), "nothing is written yet");
+    let world = world.activate("statements", 1);
+    assert_eq!(warnings(&world, &raised), ["rebuild_needed"]);
+    assert_eq!(warnings(&world, &statements(&["1"], "other")), ["rebuild_needed"]);
+    assert_eq!(warnings(&world, &statements(&["1", "2"], "statements")), Vec::<String>::new());
 }
 
 #[test]
