@@ -13,6 +13,8 @@ use crate::error::{Classified, Kind};
 
 /// Records looked at in one read. Nearly all are of other aggregates and cost a comparison.
 const FOLLOW_RECORDS_MAX: usize = 1_024;
+/// How long deployments of other processes may go unnoticed: looking after every commit would cost a wake-up each.
+const PAUSE_MS: u64 = 100;
 /// How often a handler that does not serve is tried again, and the wait after a read that failed.
 const RETRY_MS: u64 = 5_000;
 
@@ -28,7 +30,10 @@ impl Deployments {
                 match self.follow_to(partition, next, target).await {
                     Ok(position) => {
                         next = position;
-                        continue;
+                        tokio::select! {
+                            () = stop.cancelled() => return Ok(()),
+                            () = self.inner.components.clock.sleep(Duration::from_millis(PAUSE_MS)) => continue,
+                        }
                     }
                     Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Unknown) => {
                         tracing::warn!(%error, partition = partition.0, "following deployments, trying again");

@@ -13,7 +13,7 @@ use crate::port::read_model::{Batch, Change, Document, DocumentKey, EventChanges
 use crate::port::registry::{Claimed, Finished};
 use crate::sandbox::{ActiveHandler, Failure, FetchedDocument, Handler, Ordering};
 use crate::state::held::BatchNumber;
-use crate::state::{Context, Error, Place, Presented, Upcasters, finished, offload};
+use crate::state::{Context, Error, Place, Presented, Upcasters, finished, offload_some};
 
 /// A batch under way.
 pub(super) struct Step<'a> {
@@ -191,7 +191,7 @@ impl Step<'_> {
     ) -> Result<T, Stopped> {
         let (records, active) = (records.clone(), self.active.clone());
         let upcasters = Upcasters::of(&self.context.parts.catalog.active(), &active.handler.description().kinds);
-        offload(move || {
+        offload_some(records.len(), move || {
             let presented = upcasters.present(&active.handler, &records).map_err(|error| match error.kind() {
                 Kind::Unavailable => Stopped::Error(error),
                 _ => Stopped::Poison { reason: "fault", message: error.to_string() },

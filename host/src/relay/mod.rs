@@ -157,6 +157,13 @@ impl Relay {
                 changed = end.changed() => if changed.is_err() { break },
                 () = self.clock.sleep(wait) => {}
             }
+            if self.bus.follows_log() {
+                // Nobody waits for messages: it is enough that the checkpoint follows.
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = self.clock.sleep(self.options.checkpoint_interval) => {}
+                }
+            }
         }
         self.progress.set_state(NAME, self.partition, ConsumerState::Stopped, None);
         self.store_checkpoint().await

@@ -20,7 +20,7 @@ struct Recorder {
 #[async_trait]
 impl Bus for Recorder {
     fn follows_log(&self) -> bool {
-        true
+        false
     }
 
     async fn publish(&self, messages: Vec<Message>) -> port::Result<()> {

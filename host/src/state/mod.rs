@@ -21,7 +21,7 @@ pub use consumer::{Batch, Consumer, Context, Item, Work};
 pub use fold::{Folded, Stream};
 pub use held::{Held, Place, WAITING_MAX};
 pub use intake::Intake;
-pub use offload::offload;
+pub use offload::{IN_PLACE_MAX, offload, offload_some};
 pub use parking::{ParkRequest, Parking, Release, Stranger};
 pub use progress::{ConsumerProgress, ConsumerState, Progress};
 pub use snapshots::Snapshots;

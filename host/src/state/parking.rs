@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,9 @@ const PROJECTION_FAILURES: &str = "projection_failures_dlq";
 const PAGE: usize = 500;
 /// Releases that may wait for a consumer that is busy; one that misses some looks for what is unfinished.
 const RELEASES_MAX: usize = 1_024;
+/// How long what other processes record may go unnoticed: nobody waits for it, and looking after every commit would cost
+/// a wake-up each.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of an error message that are kept.
 const ERROR_BYTES_MAX: usize = 2_000;
 
@@ -181,6 +185,10 @@ impl Parking {
                     }
                     Err(error) => return Err(error),
                 }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = self.inner.clock.sleep(FOLLOW_PAUSE) => {}
             }
         }
     }

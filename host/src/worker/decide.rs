@@ -16,7 +16,7 @@ use crate::error::{Classified, Kind};
 use crate::event_store::Record;
 use crate::metrics::Metrics;
 use crate::sandbox::{ActiveHandler, AggregateRef, CallContext, Command, Decision, Failure, ReadValue};
-use crate::state::{Error, Folded, States, Stream, offload};
+use crate::state::{Error, Folded, IN_PLACE_MAX, States, Stream, offload_some};
 
 /// Rounds of `needs` for one command (design §3).
 const NEEDS_ROUNDS_MAX: usize = 8;
@@ -25,8 +25,8 @@ const READS_MAX: usize = 64;
 /// Decisions open at once: each holds an instance of the sandbox's pool between its rounds, and other consumers need
 /// some as well.
 const OPEN_DECISIONS_MAX: usize = 48;
-/// Commands that share a blocking task at least: handing over costs about as much as one decision.
-const JOBS_PER_TASK_MIN: usize = 4;
+/// Commands that share a thread at least: handing over costs about as much as one decision.
+const JOBS_PER_THREAD_MIN: usize = 2 * IN_PLACE_MAX;
 
 /// Cores of this machine: asking costs a dozen system calls.
 static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
@@ -129,7 +129,7 @@ async fn decide_together(states: &States, metrics: &Metrics, jobs: Vec<Job>, now
 
 /// One round for all jobs, spread over the cores.
 async fn run(open: Vec<Open>, metrics: &Metrics, now: Timestamp) -> Vec<Step> {
-    let size = open.len().div_ceil(*CORES).max(JOBS_PER_TASK_MIN);
+    let size = open.len().div_ceil(*CORES).max(JOBS_PER_THREAD_MIN);
     let mut open = open.into_iter();
     let mut tasks = Vec::new();
     loop {
@@ -138,7 +138,8 @@ async fn run(open: Vec<Open>, metrics: &Metrics, now: Timestamp) -> Vec<Step> {
             break;
         }
         let metrics = metrics.clone();
-        tasks.push(offload(move || chunk.into_iter().map(|job| job.advance(&metrics, now)).collect::<Vec<_>>()));
+        let advance = move |job: Open| job.advance(&metrics, now);
+        tasks.push(offload_some(chunk.len(), move || chunk.into_iter().map(advance).collect::<Vec<_>>()));
     }
     join_all(tasks).await.into_iter().flatten().collect()
 }

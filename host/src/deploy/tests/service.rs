@@ -172,6 +172,20 @@ async fn an_activation_whose_swap_was_lost_is_healed_at_the_next_start() {
     assert_eq!(other.serving("account"), Some(digest));
 }
 
+/// Lets time pass until the active handlers change.
+async fn changed(store: &Store, changes: &mut tokio::sync::watch::Receiver<u64>) {
+    let waiting = async {
+        loop {
+            store.clock.advance(Duration::from_secs(1));
+            tokio::select! {
+                changed = changes.changed() => break changed.unwrap(),
+                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_process_follows_the_deployments_of_others() {
     let store = Store::new();
@@ -182,7 +196,7 @@ async fn a_process_follows_the_deployments_of_others() {
     let mut changes = other.catalog().changes();
     for n in 1..4 {
         let digest = host.deploy(&variant(&account(), n)).await;
-        tokio::time::timeout(Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
+        changed(&store, &mut changes).await;
         assert_eq!(other.serving("account"), Some(digest));
     }
     stop.cancel();
@@ -227,16 +241,7 @@ async fn a_handler_that_does_not_serve_is_tried_again() {
     let follower = tokio::spawn(host.deployments.clone().follow(Partition(0), stop.clone()));
     store.objects.put_new(&key(digest), account()).await.unwrap();
     let mut changes = host.catalog().changes();
-    let waiting = async {
-        loop {
-            store.clock.advance(Duration::from_secs(1));
-            tokio::select! {
-                changed = changes.changed() => break changed.unwrap(),
-                () = tokio::time::sleep(Duration::from_millis(5)) => {}
-            }
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+    changed(&store, &mut changes).await;
     assert_eq!(host.serving("account"), Some(digest));
     stop.cancel();
     follower.await.unwrap().unwrap();
