@@ -28,4 +28,6 @@ pub mod telemetry;
 pub mod worker;
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

@@ -2,7 +2,9 @@
 //! and the servers of the tests itself, and says plainly what it cannot install.
 
 mod handlers;
+mod mutants;
 mod services;
+mod sim;
 mod steps;
 mod test;
 
@@ -18,6 +20,8 @@ cargo xtask <command>
   handlers   only the handlers to wasm
   up         build, then run `carryall serve` on the embedded default until Ctrl-C
   test       format, lints, tidy and every test of the workspace, on real servers
+  sim        [--seeds N] [--seed S] [--threads T] [--tail CALLS]: the deterministic simulation, 2,000 seeds by default
+  mutants    [NAME]: breaks a copy of the code on purpose, in turn; the simulation must notice each
   services   up | down | status [postgres] [minio] [kafka]: those servers, on free loopback ports
 ";
 
@@ -29,6 +33,9 @@ fn main() -> ExitCode {
         ["handlers"] => handlers::build(&workspace),
         ["up", rest @ ..] => build(&workspace).and_then(|()| up(&workspace, rest)),
         ["test"] => test::run(&workspace),
+        ["mutants"] => mutants::run(&workspace, None),
+        ["mutants", name] => mutants::run(&workspace, Some(name)),
+        ["sim", rest @ ..] => sim::Request::parse(rest).and_then(|request| sim::run(&workspace, &request)),
         ["services", rest @ ..] => services::run(&workspace, rest).and_then(|all_up| {
             anyhow::ensure!(all_up, "not everything is up");
             Ok(())

@@ -26,7 +26,7 @@ const LOOK_MIN: Duration = Duration::from_millis(25);
 const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// Runs a consumer whenever the partition is this process's. `run` works until its signal, then finishes.
-pub(super) async fn tend<R: Future<Output = Result<(), state::Error>>>(
+pub(crate) async fn tend<R: Future<Output = Result<(), state::Error>>>(
     partition: Partition,
     mut share: watch::Receiver<Share>,
     clock: &dyn Clock,
@@ -35,12 +35,14 @@ pub(super) async fn tend<R: Future<Output = Result<(), state::Error>>>(
 ) -> Result<(), state::Error> {
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return Ok(()),
             told = until(&mut share, |share| share.takes(partition)) => if !told { return Ok(()) },
         }
         let release = stop.child_token();
         let mut running = std::pin::pin!(run(release.clone()));
         let ended = tokio::select! {
+            biased;
             ended = &mut running => ended,
             // Also when the group is left for good: the process stops.
             _ = until(&mut share, |share| !share.takes(partition)) => {
@@ -53,6 +55,7 @@ pub(super) async fn tend<R: Future<Output = Result<(), state::Error>>>(
             Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Unknown) => {
                 tracing::warn!(partition = partition.0, %error, "a consumer is tried again");
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => return Ok(()),
                     () = clock.sleep(RETRY) => {}
                 }
@@ -93,6 +96,7 @@ pub(super) async fn follow_others(
         }
         let wait = if progress.is_awaited() { LOOK_MIN } else { LOOK_MAX };
         tokio::select! {
+            biased;
             () = stop.cancelled() => return Ok(()),
             () = clock.sleep(wait) => {}
             () = progress.awaited(), if wait == LOOK_MAX => {}

@@ -10,7 +10,7 @@ mod bus;
 mod consumers;
 mod database;
 mod housekeeping;
-mod membership;
+pub(crate) mod membership;
 mod parts;
 mod rebuild;
 mod start;

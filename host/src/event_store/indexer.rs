@@ -54,6 +54,7 @@ pub(super) async fn run(log: Arc<Log>) -> Result<(), Error> {
             Err(Error::Port(error)) => {
                 tracing::warn!(%error, partition = log.partition.0, "cannot index the event log; trying again");
                 tokio::select! {
+                    biased;
                     () = log.shared.clock.sleep(Duration::from_millis(pause_ms)) => {}
                     _ = committing.changed() => {}
                 }
@@ -76,6 +77,7 @@ async fn linger(log: &Log, segments: &[Arc<Folded>], committing: &mut watch::Rec
         return;
     }
     tokio::select! {
+        biased;
         () = log.shared.clock.sleep(Duration::from_millis(linger_ms)) => {}
         _ = committing.changed() => {}
     }

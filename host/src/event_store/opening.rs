@@ -19,7 +19,7 @@ use crate::domain::{Aggregate, Partition, Position, SegmentNumber};
 use crate::failpoint;
 use crate::port;
 use crate::port::clock::Clock;
-use crate::port::index::{Applied, Head, Index, Watermark};
+use crate::port::index::{Applied, Head, Index, Seen, Watermark};
 use crate::port::object_store::{ObjectStore, PutNew};
 
 /// Segments fetched at once while folding.
@@ -78,9 +78,12 @@ pub(super) async fn open(
     let cache = SegmentCache::with_weighter(items.max(16), options.cache_bytes_max as u64, ByBytes);
     let shared = Arc::new(Shared { store: meta.store, options, objects, index, clock, cache });
     let mut report = OpenReport { created, rebuilt: None, folded_events: 0 };
-    if let Some(why) = unfit(&shared, meta.partitions).await? {
-        shared.index.reset(meta.store).await?;
-        report.rebuilt = why;
+    // Each round that does not empty the database found that another process had done so: the rounds end.
+    while let Some((why, seen)) = unfit(&shared, meta.partitions).await? {
+        if shared.index.reset(meta.store, &seen).await? {
+            report.rebuilt = why;
+            break;
+        }
     }
     let mut opened = Vec::with_capacity(usize::from(meta.partitions));
     for partition in (0..meta.partitions).map(Partition) {
@@ -112,30 +115,33 @@ fn new_log(partition: Partition, shared: Arc<Shared>, at: Watermark) -> Arc<Log>
     })
 }
 
-/// Why the index must be reset: `Some(None)` when it is merely new, like the store.
-async fn unfit(shared: &Arc<Shared>, partitions: u16) -> Result<Option<Option<Rebuilt>>, Error> {
-    match shared.index.store_id().await? {
+/// What makes the index unfit, and why it must be rebuilt: no reason when it is merely new, like the store.
+async fn unfit(shared: &Arc<Shared>, partitions: u16) -> Result<Option<(Option<Rebuilt>, Seen)>, Error> {
+    let store = shared.index.store_id().await?;
+    let seen = |watermark| Seen { store, watermark };
+    match store {
         Some(id) if id == shared.store => {}
-        Some(_) => return Ok(Some(Some(Rebuilt::OtherStore))),
+        Some(_) => return Ok(Some((Some(Rebuilt::OtherStore), seen(None)))),
         None => {
             for partition in (0..partitions).map(Partition) {
                 let log = new_log(partition, shared.clone(), start());
                 if log.fetch(SegmentNumber(0)).await?.is_some() {
-                    return Ok(Some(Some(Rebuilt::Empty)));
+                    return Ok(Some((Some(Rebuilt::Empty), seen(None))));
                 }
             }
-            return Ok(Some(None));
+            return Ok(Some((None, seen(None))));
         }
     }
     for partition in (0..partitions).map(Partition) {
         let watermark = shared.index.watermark(partition).await?;
         let Some(last) = watermark.segments.0.checked_sub(1) else { continue };
         let log = new_log(partition, shared.clone(), watermark.clone());
-        match log.fetch(SegmentNumber(last)).await? {
-            None => return Ok(Some(Some(Rebuilt::Ahead))),
-            Some(segment) if after(&segment) != watermark => return Ok(Some(Some(Rebuilt::DigestDiffers))),
-            Some(_) => {}
-        }
+        let why = match log.fetch(SegmentNumber(last)).await? {
+            None => Rebuilt::Ahead,
+            Some(segment) if after(&segment) != watermark => Rebuilt::DigestDiffers,
+            Some(_) => continue,
+        };
+        return Ok(Some((Some(why), seen(Some((partition, watermark))))));
     }
     Ok(None)
 }

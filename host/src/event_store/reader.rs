@@ -177,7 +177,9 @@ impl Log {
     pub(super) async fn before_segment(&self, number: SegmentNumber) -> Result<Option<(Digest, Position)>, Error> {
         let end = self.view.lock().end().clone();
         if number > end.segments {
-            return Ok(None);
+            // Another process may have written on since this one looked: the store knows.
+            let before = self.fetch(SegmentNumber(number.0 - 1)).await?;
+            return Ok(before.map(|segment| (segment.digest, segment.next_position())));
         }
         if number == end.segments {
             return Ok(Some((end.digest, end.next_position)));

@@ -128,6 +128,7 @@ impl Relay {
         loop {
             end.borrow_and_update();
             let sent = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 sent = self.send() => sent,
             };
@@ -145,6 +146,7 @@ impl Relay {
                     self.progress.set_state(NAME, self.partition, ConsumerState::Paused, Some(error.to_string()));
                     // Not woken by further events, or a bus that is away would be asked for each of them.
                     tokio::select! {
+                        biased;
                         () = stop.cancelled() => break,
                         () = self.clock.sleep(pause) => {}
                     }
@@ -153,6 +155,7 @@ impl Relay {
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 changed = end.changed() => if changed.is_err() { break },
                 () = self.clock.sleep(wait) => {}
@@ -160,6 +163,7 @@ impl Relay {
             if self.bus.follows_log() {
                 // Nobody waits for messages: it is enough that the checkpoint follows.
                 tokio::select! {
+                biased;
                     () = stop.cancelled() => break,
                     () = self.clock.sleep(self.options.checkpoint_interval) => {}
                 }
@@ -211,7 +215,9 @@ impl Relay {
         while self.position > self.stored.0 {
             let (present, mut checkpoint) = read_checkpoint(&*self.objects).await?;
             let stored = checkpoint.partitions.get(&self.partition.0).copied();
-            if agreed(&self.events, self.partition, stored).await?.is_none_or(|agreed| agreed < self.position) {
+            let further = stored.is_some_and(|place| place.position >= self.position);
+            // A place of another history is no further, whatever its number.
+            if !further || agreed(&self.events, self.partition, stored).await?.is_none() {
                 let segment = self.events.segment_of(self.partition, self.position).await?;
                 let before = self.events.before_segment(self.partition, segment).await?;
                 let place = Place { segment, position: self.position, digest: before.map(|(digest, _)| digest) };

@@ -76,6 +76,7 @@ impl Completions {
         let mut next = *end.borrow_and_update();
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 changed = end.changed() => if changed.is_err() { return Ok(()) },
             }

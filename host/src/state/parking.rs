@@ -171,6 +171,7 @@ impl Parking {
         let mut next = *end.borrow_and_update();
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 changed = end.changed() => if changed.is_err() { return Ok(()) },
             }
@@ -187,6 +188,7 @@ impl Parking {
                 }
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 () = self.inner.clock.sleep(FOLLOW_PAUSE) => {}
             }

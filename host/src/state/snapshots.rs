@@ -156,6 +156,7 @@ impl Writer {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
         loop {
             let snapshot = tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 snapshot = self.queue.recv() => match snapshot {
                     Some(snapshot) => snapshot,
@@ -164,6 +165,7 @@ impl Writer {
             };
             self.write(snapshot).await;
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 () = self.clock.sleep(PAUSE) => {}
             }

@@ -149,7 +149,7 @@ fn imports_go_downwards_only() {
     let mut found = Vec::new();
     for (path, text) in rust_files() {
         let Some(module) = module(&path) else { continue };
-        if matches!(module.as_str(), "lib" | "main") || is_test(&path) {
+        if matches!(module.as_str(), "lib" | "main" | "simulation") || is_test(&path) {
             continue;
         }
         let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == module) else {
@@ -183,6 +183,27 @@ fn each_vendor_crate_is_named_in_one_place() {
         }
     }
     none("vendor crates out of their place", &found);
+}
+
+/// What the simulation runs: where the order of ready branches is drawn, a seed does not repeat.
+const SIMULATED: &[&str] =
+    &["command", "deploy", "event_store", "port", "projection", "query", "relay", "state", "worker"];
+
+#[test]
+fn every_select_that_is_simulated_says_which_branch_goes_first() {
+    let mut found = Vec::new();
+    for (path, text) in rust_files() {
+        if is_test(&path) || !module(&path).is_some_and(|module| SIMULATED.contains(&module.as_str())) {
+            continue;
+        }
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, pair) in lines.windows(2).enumerate() {
+            if pair[0].contains("select! {") && pair[1].trim() != "biased;" {
+                found.push(format!("{}:{}", path.display(), number + 1));
+            }
+        }
+    }
+    none("without `biased;`", &found);
 }
 
 /// Whether a line holds the path `vendor::`, begun by it.

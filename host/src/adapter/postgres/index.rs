@@ -15,13 +15,15 @@ use crate::domain::{
     Aggregate, AggregateId, AggregateType, Digest, EventKind, Partition, Position, SegmentNumber, Sequence,
 };
 use crate::port::Result;
-use crate::port::index::{Applied, EventRow, Head, Index, Lookup, SegmentRows, Watermark};
+use crate::port::index::{Applied, EventRow, Head, Index, Lookup, Seen, SegmentRows, Watermark};
 
-const RESET: &[&str] = &[
-    "BEGIN",
-    "TRUNCATE store, log_watermarks, log_segments, log_events, processed_events, aggregate_versions, \
-     consumer_checkpoints, dead_letters, documents, graph_nodes, graph_edge_sets, graph_edges",
-];
+// Another process that wants to empty the same database waits here, and then sees that it is not as it was.
+const RESET_BEGIN: &[&str] = &["BEGIN", "LOCK TABLE store, log_watermarks IN ACCESS EXCLUSIVE MODE"];
+const STORE: &str = "SELECT store_id FROM store";
+const IS_AT: &str =
+    "SELECT 1 FROM log_watermarks WHERE partition = $1 AND segments = $2 AND next_position = $3 AND digest = $4";
+const RESET: &str = "TRUNCATE store, log_watermarks, log_segments, log_events, processed_events, aggregate_versions, \
+     consumer_checkpoints, dead_letters, documents, graph_nodes, graph_edge_sets, graph_edges";
 const BIND: &str = "INSERT INTO store VALUES (1, $1)";
 
 // Whoever moves the watermark writes the rows; the other finds it moved and writes nothing.
@@ -110,19 +112,32 @@ pub(super) const BUSY_SQL: &[&str] = &[APPLY, LOOKUP, STREAM, LOCATE, AGGREGATES
 #[async_trait]
 impl Index for Database {
     async fn store_id(&self) -> Result<Option<Uuid>> {
-        let rows = self.inner.pool.read("SELECT store_id FROM store", Arguments::default()).await?;
+        let rows = self.inner.pool.read(STORE, Arguments::default()).await?;
         rows.first().map(|row| uuid(row, 0)).transpose()
     }
 
-    async fn reset(&self, store_id: Uuid) -> Result<()> {
+    async fn reset(&self, store_id: Uuid, seen: &Seen) -> Result<bool> {
         let mut session = self.inner.pool.session().await?;
-        for statement in RESET {
+        for statement in RESET_BEGIN {
             session.run(statement, Arguments::default()).await?;
         }
-        session.run(BIND, Arguments::default().with(Id(store_id))).await?;
+        let rows = session.run(STORE, Arguments::default()).await?;
+        let mut unchanged = rows.first().map(|row| uuid(row, 0)).transpose()? == seen.store;
+        if let Some((partition, watermark)) = &seen.watermark {
+            let arguments = Arguments::default()
+                .with(i32::from(partition.0))
+                .with(int(watermark.segments.0))
+                .with(int(watermark.next_position.0))
+                .with(watermark.digest.0.to_vec());
+            unchanged &= !session.run(IS_AT, arguments).await?.is_empty();
+        }
+        if unchanged {
+            session.run(RESET, Arguments::default()).await?;
+            session.run(BIND, Arguments::default().with(Id(store_id))).await?;
+        }
         session.run("COMMIT", Arguments::default()).await?;
         session.finish();
-        Ok(())
+        Ok(unchanged)
     }
 
     async fn watermark(&self, partition: Partition) -> Result<Watermark> {

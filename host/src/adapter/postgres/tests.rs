@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::Database;
 use crate::domain::{Aggregate, Partition, Position, Sequence, Timestamp};
 use crate::metrics::{Metrics, Sql};
-use crate::port::index::Index as _;
+use crate::port::index::{Index as _, Seen};
 use crate::port::read_model::{Batch, Change, DocumentKey, EventChanges, ReadModel};
 use crate::port::registry::conformance::{claim, owner};
 use crate::port::registry::{Claim, ClaimFilter, Claimed, Finished, Registry as _, Status};
@@ -30,10 +30,16 @@ async fn open(postgres: &Postgres) -> Database {
     database
 }
 
+/// Empties what there is.
+async fn bind_anew(database: &Database) {
+    let seen = Seen { store: database.store_id().await.unwrap(), watermark: None };
+    assert!(database.reset(Uuid::nil(), &seen).await.unwrap());
+}
+
 /// The database with empty tables.
 async fn empty(postgres: &Postgres) -> Database {
     let database = open(postgres).await;
-    database.reset(Uuid::nil()).await.unwrap();
+    bind_anew(&database).await;
     database.forget().await.unwrap();
     database
 }
@@ -266,7 +272,7 @@ async fn runs_are_counted_for_every_process_and_outlive_a_rebuild() {
     assert_eq!(one.next_run("host:a").await.unwrap(), 1);
     assert_eq!(two.next_run("host:a").await.unwrap(), 2);
     assert_eq!(two.next_run("host:b").await.unwrap(), 1);
-    one.reset(Uuid::nil()).await.unwrap();
+    bind_anew(&one).await;
     assert_eq!(one.next_run("host:a").await.unwrap(), 3);
 }
 

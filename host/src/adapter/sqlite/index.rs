@@ -12,7 +12,7 @@ use crate::domain::{
     Aggregate, AggregateId, AggregateType, Digest, EventKind, Partition, Position, SegmentNumber, Sequence,
 };
 use crate::port::Result;
-use crate::port::index::{Applied, EventRow, Head, Index, Lookup, SegmentRows, Watermark};
+use crate::port::index::{Applied, EventRow, Head, Index, Lookup, Seen, SegmentRows, Watermark};
 
 /// Bits of `place` that hold the position; the partition is above them.
 const POSITION_BITS: u32 = 44;
@@ -102,10 +102,19 @@ impl Index for Database {
         text.parse().map(Some).map_err(|_| corrupt("the store id is no UUID"))
     }
 
-    async fn reset(&self, store_id: Uuid) -> Result<()> {
+    /// One process owns the folder: nobody changes the database between the look and the reset.
+    async fn reset(&self, store_id: Uuid, seen: &Seen) -> Result<bool> {
+        if self.store_id().await? != seen.store {
+            return Ok(false);
+        }
+        if let Some((partition, watermark)) = &seen.watermark
+            && self.watermark(*partition).await? != *watermark
+        {
+            return Ok(false);
+        }
         let arguments = Arguments::default().with(store_id.to_string());
         self.inner.writer.run(RESET, arguments).await.map_err(failed)?;
-        Ok(())
+        Ok(true)
     }
 
     async fn watermark(&self, partition: Partition) -> Result<Watermark> {

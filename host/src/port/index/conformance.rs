@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Applied, EventRow, Head, Index, SegmentRows, Watermark};
+use super::{Applied, EventRow, Head, Index, Seen, SegmentRows, Watermark};
 use crate::domain::{Aggregate, Digest, EventKind, Partition, Position, SegmentNumber, Sequence, Timestamp};
 
 const P0: Partition = Partition(0);
@@ -203,10 +203,19 @@ async fn streams_and_lists_are_paged(index: impl Index) {
 
 async fn reset_forgets_everything(index: impl Index) {
     let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
-    index.reset(first).await.unwrap();
+    let seen = |store, watermark: Option<Watermark>| Seen { store, watermark: watermark.map(|w| (P0, w)) };
+    let before = index.store_id().await.unwrap();
+    assert!(index.reset(first, &seen(before, None)).await.unwrap());
     index.apply(P0, &zero(), &two_segments()).await.unwrap();
     assert_eq!(index.store_id().await.unwrap(), Some(first));
-    index.reset(second).await.unwrap();
+    // Somebody else was faster: what was done since stays.
+    let at = index.watermark(P0).await.unwrap();
+    let earlier = Watermark { digest: Digest([9; 32]), ..at.clone() };
+    assert!(!index.reset(second, &seen(Some(second), None)).await.unwrap());
+    assert!(!index.reset(second, &seen(None, None)).await.unwrap());
+    assert!(!index.reset(second, &seen(Some(first), Some(earlier))).await.unwrap());
+    assert_eq!(index.watermark(P0).await.unwrap(), at);
+    assert!(index.reset(second, &seen(Some(first), Some(at))).await.unwrap());
     assert_eq!(index.store_id().await.unwrap(), Some(second));
     assert_eq!(index.watermark(P0).await.unwrap(), zero());
     assert!(index.stream(&account("a"), Sequence(0), 10).await.unwrap().is_empty());

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::{Applied, EventRow, Head, Index, Lookup, SegmentRows, Watermark};
+use super::{Applied, EventRow, Head, Index, Lookup, Seen, SegmentRows, Watermark};
 use crate::domain::{Aggregate, Digest, Partition, Position, SegmentNumber, Sequence};
 use crate::port::{Error, Result};
 
@@ -16,7 +16,7 @@ pub struct MemoryIndex {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct State {
     store: Option<Uuid>,
     watermarks: HashMap<Partition, Watermark>,
@@ -31,6 +31,17 @@ impl MemoryIndex {
     /// An empty index.
     pub fn new() -> MemoryIndex {
         MemoryIndex::default()
+    }
+
+    /// An index of its own that holds the same: a backup.
+    pub fn copy(&self) -> MemoryIndex {
+        MemoryIndex { state: Mutex::new(self.state.lock().clone()) }
+    }
+
+    /// Becomes what a backup holds.
+    pub fn restore(&self, backup: &MemoryIndex) {
+        let state = backup.state.lock().clone();
+        *self.state.lock() = state;
     }
 }
 
@@ -75,9 +86,14 @@ impl Index for MemoryIndex {
         Ok(self.state.lock().store)
     }
 
-    async fn reset(&self, store_id: Uuid) -> Result<()> {
-        *self.state.lock() = State { store: Some(store_id), ..State::default() };
-        Ok(())
+    async fn reset(&self, store_id: Uuid, seen: &Seen) -> Result<bool> {
+        let mut state = self.state.lock();
+        let is_same = |(partition, watermark): &(Partition, Watermark)| state.watermark(*partition) == *watermark;
+        let unchanged = state.store == seen.store && seen.watermark.as_ref().is_none_or(is_same);
+        if unchanged {
+            *state = State { store: Some(store_id), ..State::default() };
+        }
+        Ok(unchanged)
     }
 
     async fn watermark(&self, partition: Partition) -> Result<Watermark> {

@@ -81,6 +81,15 @@ pub struct Lookup {
     pub events: Vec<Option<EventRow>>,
 }
 
+/// What was seen of a database that is to be emptied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The store it belongs to.
+    pub store: Option<Uuid>,
+    /// The watermark that is not this log's, when it is one that makes the database unfit.
+    pub watermark: Option<(Partition, Watermark)>,
+}
+
 /// What became of an `apply`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
@@ -95,8 +104,9 @@ pub trait Index: Send + Sync + std::fmt::Debug {
     /// The store this index belongs to, once one is set.
     async fn store_id(&self) -> Result<Option<Uuid>>;
     /// Deletes everything derived from the log (index, registry, statuses, checkpoints, dead letters, read model) and
-    /// binds the empty database to the store. One transaction.
-    async fn reset(&self, store_id: Uuid) -> Result<()>;
+    /// binds the empty database to the store, if it is still as it was seen; gives whether it was. One transaction:
+    /// of several processes that find the same unfit database, one empties it, and no work done since is lost.
+    async fn reset(&self, store_id: Uuid, seen: &Seen) -> Result<bool>;
     /// Watermark of a partition; segment 0, position 0 and a zero digest when nothing was folded.
     async fn watermark(&self, partition: Partition) -> Result<Watermark>;
     /// Folds consecutive segments in one transaction and moves the watermark, if it is still `from` (I7).

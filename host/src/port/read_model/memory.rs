@@ -21,13 +21,13 @@ pub struct MemoryReadModel {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct State {
     builds: HashMap<String, Build>,
     checkpoints: BTreeMap<(String, Partition), Position>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Build {
     /// A removed document keeps its row, so that an older write does not bring it back.
     documents: BTreeMap<DocumentKey, Option<Row<Option<Arc<RawValue>>>>>,
@@ -35,7 +35,7 @@ struct Build {
     edges: HashMap<(Node, String), Option<Row<Vec<Node>>>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Row<V> {
     owner: Aggregate,
     version: u64,
@@ -46,6 +46,18 @@ impl MemoryReadModel {
     /// An empty read model whose claims are kept by this registry.
     pub fn new(registry: MemoryRegistry) -> MemoryReadModel {
         MemoryReadModel { registry, state: Arc::default() }
+    }
+
+    /// A read model of its own that holds the same: a backup. Its claims are those of the same registry.
+    pub fn copy(&self) -> MemoryReadModel {
+        let state = self.state.lock().clone();
+        MemoryReadModel { registry: self.registry.clone(), state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Becomes what a backup holds.
+    pub fn restore(&self, backup: &MemoryReadModel) {
+        let state = backup.state.lock().clone();
+        *self.state.lock() = state;
     }
 }
 

@@ -17,7 +17,7 @@ pub struct MemoryRegistry {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct State {
     rows: BTreeMap<(String, Uuid), Row>,
     /// `aggregate_versions`: last sequence by handler and aggregate.
@@ -54,6 +54,17 @@ impl Row {
 }
 
 impl MemoryRegistry {
+    /// A registry of its own that holds the same: a backup.
+    pub fn copy(&self) -> MemoryRegistry {
+        MemoryRegistry { state: Arc::new(Mutex::new(self.state.lock().clone())) }
+    }
+
+    /// Becomes what a backup holds.
+    pub fn restore(&self, backup: &MemoryRegistry) {
+        let state = backup.state.lock().clone();
+        *self.state.lock() = state;
+    }
+
     /// Marks done what is ours; gives the rest.
     pub(crate) fn finish(&self, handler: &str, owner: &Owner, finished: &[Finished], now: Timestamp) -> Vec<Uuid> {
         let state = &mut *self.state.lock();

@@ -185,15 +185,17 @@ impl<W: Work> Consumer<W> {
             let room = self.has_room();
             // Every branch is cancel-safe; what a batch has done stays with it in `under_way`.
             let ended = tokio::select! {
+                biased;
+                // So that a seed repeats; what is seldom goes before what a busy log makes true always.
                 () = stop.cancelled() => break,
                 Some(ended) = self.under_way.next() => self.ended(ended),
                 () = context.passed.notified() => Ok(()),
-                changed = end.changed(), if room => if changed.is_ok() { Ok(()) } else { break },
-                changed = active.changed() => if changed.is_ok() { Ok(()) } else { break },
                 released = releases.recv() => {
                     self.hear(released);
                     Ok(())
                 }
+                changed = active.changed() => if changed.is_ok() { Ok(()) } else { break },
+                changed = end.changed(), if room => if changed.is_ok() { Ok(()) } else { break },
                 () = rest(&*parts.clock, wait) => Ok(()),
             };
             if let Err(error) = ended {

@@ -95,6 +95,7 @@ impl Intake {
         let mut pause = PAUSE_MIN;
         loop {
             let taken = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 // Cancel-safe: what was polled is in hand at once, and what is acknowledged twice changes nothing.
                 taken = self.take() => taken,
@@ -107,6 +108,7 @@ impl Intake {
             tracing::warn!(consumer = self.consumer, %error, "no messages come; the log is followed without them");
             self.trouble.send_replace(Some(error.to_string()));
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = self.parts.clock.sleep(pause) => {}
             }
@@ -126,6 +128,7 @@ impl Intake {
                 None => self.subscription.insert(self.parts.bus.subscribe(&self.consumer, &self.topics).await?),
             };
             tokio::select! {
+                biased;
                 polled = subscription.poll(MESSAGES_MAX) => self.in_hand = polled?,
                 () = self.parts.clock.sleep(ACKNOWLEDGE_INTERVAL), if !self.unhandled.is_empty() => {}
             }

@@ -1,0 +1,281 @@
+//! The auditor's own memory: the log as the object store holds it, and what follows from it. Every committed segment,
+//! every claim marked done, every checkpoint and every published message is checked the moment it happens. Shares no
+//! rule with the code under test: the rules are written again here, plainly, from the contract.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::executor::Sim;
+use crate::codec::checkpoint::Checkpoint;
+use crate::codec::segment::{self, Segment};
+use crate::domain::{Digest, EventKind, Position, derived_id};
+use crate::event_store::Expected;
+
+/// Stream type of what operators and the host did to consumers.
+const OPERATIONS: &str = "Operations";
+
+/// What a consumer is to handle.
+#[derive(Debug, Clone)]
+pub struct Consumed {
+    pub consumer: &'static str,
+    pub topic: &'static str,
+    pub kind: EventKind,
+}
+
+/// An event of the log.
+#[derive(Debug, Clone)]
+pub struct Fact {
+    pub id: Uuid,
+    pub aggregate: String,
+    pub kind: EventKind,
+    pub event_type: String,
+    pub topic: String,
+    pub command_id: Option<Uuid>,
+    pub sequence: u64,
+    pub line: Bytes,
+}
+
+/// Numbers of an aggregate that expectations are judged by.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Head {
+    pub last: u64,
+    pub last_command: u64,
+    pub last_domain: u64,
+    /// Last domain event that is not the outcome of a command of this stream.
+    last_foreign: u64,
+}
+
+impl Head {
+    /// Whether an expectation is right here (contract §2).
+    pub fn accepts(&self, expected: Expected) -> bool {
+        match expected {
+            Expected::Any => true,
+            Expected::Missing | Expected::Chained => false,
+            Expected::Client(n) => {
+                n == self.last || (n > 0 && n == self.last_command && self.last_foreign < self.last_command)
+            }
+            Expected::LastDomain(n) => n.0 == self.last_domain,
+            Expected::Exactly(n) => n.0 == self.last,
+        }
+    }
+}
+
+/// The log, and what was told about it.
+#[derive(Debug)]
+pub struct Truth {
+    sim: Sim,
+    consumed: Vec<Consumed>,
+    segments: u64,
+    digest: Option<Digest>,
+    pub facts: Vec<Fact>,
+    /// Place of every event id.
+    pub places: HashMap<Uuid, usize>,
+    /// Places of the events of each aggregate.
+    pub streams: HashMap<String, Vec<usize>>,
+    /// Places of the outcome of each command.
+    pub outcomes: HashMap<Uuid, Vec<usize>>,
+    /// Aggregates that a consumer ever parked.
+    ever_parked: HashSet<(String, String)>,
+    /// Positions the bus has acknowledged.
+    published: HashSet<u64>,
+    relayed: u64,
+}
+
+impl Truth {
+    pub fn new(sim: Sim, consumed: Vec<Consumed>) -> Truth {
+        Truth {
+            sim,
+            consumed,
+            segments: 0,
+            digest: None,
+            facts: Vec::new(),
+            places: HashMap::new(),
+            streams: HashMap::new(),
+            outcomes: HashMap::new(),
+            ever_parked: HashSet::new(),
+            published: HashSet::new(),
+            relayed: 0,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.facts.len()
+    }
+
+    /// The head of an aggregate after so many events of the log.
+    pub fn head_at(&self, aggregate: &str, events: usize) -> Head {
+        let mut head = Head::default();
+        for place in self.streams.get(aggregate).into_iter().flatten().take_while(|place| **place < events) {
+            let fact = &self.facts[*place];
+            head.last = fact.sequence;
+            match fact.kind {
+                EventKind::Command => head.last_command = fact.sequence,
+                EventKind::Domain => {
+                    head.last_domain = fact.sequence;
+                    let command = fact.command_id.and_then(|id| self.places.get(&id)).map(|at| &self.facts[*at]);
+                    if command.is_none_or(|command| command.aggregate != aggregate) {
+                        head.last_foreign = fact.sequence;
+                    }
+                }
+            }
+        }
+        head
+    }
+
+    /// A segment became durable.
+    pub fn committed(&mut self, bytes: &Bytes) {
+        let segment = match segment::decode(bytes.clone()) {
+            Ok(segment) => segment,
+            Err(error) => return self.sim.broken("I1", format!("a segment that cannot be read: {error}")),
+        };
+        let header = &segment.header;
+        if header.segment.0 != self.segments {
+            self.sim.broken("I1", format!("segment {} where {} comes next", header.segment, self.segments));
+        }
+        if header.prev_digest != self.digest.unwrap_or(segment::NO_DIGEST) {
+            self.sim.broken("I1", format!("segment {} does not follow the one before", header.segment));
+        }
+        if header.first_position.0 != self.facts.len() as u64 {
+            self.sim.broken("I2", format!("segment {} begins at {}", header.segment, header.first_position));
+        }
+        self.segments += 1;
+        self.digest = Some(segment.digest);
+        self.take(&segment);
+    }
+
+    fn take(&mut self, segment: &Segment) {
+        let begin = self.facts.len();
+        for event in &segment.events {
+            let place = self.facts.len();
+            let aggregate = event.aggregate.to_string();
+            let stream = self.streams.entry(aggregate.clone()).or_default();
+            if event.sequence.0 != stream.len() as u64 + 1 {
+                self.sim.broken("I2", format!("{aggregate} has no gapless numbers at {}", event.sequence));
+            }
+            stream.push(place);
+            if self.places.insert(event.event_id, place).is_some() {
+                self.sim.broken("I4", format!("event {} has two positions", event.event_id));
+            }
+            self.facts.push(Fact {
+                id: event.event_id,
+                aggregate,
+                kind: event.kind,
+                event_type: event.event_type.to_string(),
+                topic: event.topic.to_string(),
+                command_id: event.command_id,
+                sequence: event.sequence.0,
+                line: event.line.clone(),
+            });
+        }
+        for place in begin..self.facts.len() {
+            let fact = self.facts[place].clone();
+            if fact.aggregate.starts_with(OPERATIONS) {
+                self.operated(&fact);
+            } else if fact.kind == EventKind::Domain {
+                self.decided(&fact, place, begin);
+            }
+        }
+    }
+
+    fn operated(&mut self, fact: &Fact) {
+        let envelope: serde_json::Value = serde_json::from_slice(&fact.line).expect("an envelope");
+        let text = |name: &str| envelope["data"][name].as_str().unwrap_or_default().to_owned();
+        let aggregate = format!("{}/{}", text("aggregate_type"), text("aggregate_id"));
+        self.ever_parked.insert((text("handler"), aggregate));
+    }
+
+    /// One outcome for each command, whole, with derived ids, in the order of the aggregate's commands.
+    fn decided(&mut self, fact: &Fact, place: usize, segment_begin: usize) {
+        let Some(command_id) = fact.command_id else {
+            return self.sim.broken("I6", format!("event {} is the outcome of nothing", fact.id));
+        };
+        let outcome = self.outcomes.entry(command_id).or_default();
+        if fact.id != derived_id::domain_event(command_id, outcome.len()) {
+            self.sim.broken("I6", format!("command {command_id} has a second outcome, {}", fact.event_type));
+        }
+        if outcome.first().is_some_and(|first| *first < segment_begin) {
+            self.sim.broken("I6", format!("the outcome of command {command_id} was not written at once"));
+        }
+        let is_first = outcome.is_empty();
+        outcome.push(place);
+        let Some(command) = self.places.get(&command_id).map(|at| &self.facts[*at]) else {
+            return self.sim.broken("I6", format!("the outcome of command {command_id} without the command"));
+        };
+        if !is_first {
+            return;
+        }
+        let before = self.streams[&fact.aggregate].iter().map(|at| &self.facts[*at]);
+        for earlier in before.filter(|earlier| earlier.kind == EventKind::Command) {
+            if earlier.sequence < command.sequence && !self.outcomes.contains_key(&earlier.id) {
+                let (earlier, later) = (earlier.sequence, command.sequence);
+                let aggregate = &fact.aggregate;
+                self.sim.broken("order", format!("{aggregate}: command {later} is decided before {earlier}"));
+            }
+        }
+    }
+
+    fn of(&self, consumer: &str) -> Option<&Consumed> {
+        self.consumed.iter().find(|consumed| consumed.consumer == consumer)
+    }
+
+    /// A worker's row says done.
+    pub fn done(&self, consumer: &str, event_id: Uuid) {
+        let is_worker = self.of(consumer).is_some_and(|consumed| consumed.kind == EventKind::Command);
+        if is_worker && !self.outcomes.contains_key(&event_id) {
+            self.sim.broken("I6", format!("{consumer}: {event_id} is done and has no outcome"));
+        }
+    }
+
+    /// A consumer says that everything below has had its effect. `effects`: events applied to the read model.
+    pub fn checkpoint(&self, consumer: &str, position: Position, effects: &HashSet<(String, Uuid)>) {
+        if position.0 > self.facts.len() as u64 {
+            return self.sim.broken("I7", format!("{consumer} is at {position}, ahead of the log"));
+        }
+        let Some(consumed) = self.of(consumer) else { return };
+        for (place, fact) in self.facts.iter().enumerate().take_while(|(place, _)| (*place as u64) < position.0) {
+            let has_effect = match consumed.kind {
+                EventKind::Command => self.outcomes.contains_key(&fact.id),
+                EventKind::Domain => effects.contains(&(consumer.to_owned(), fact.id)),
+            };
+            let is_its = fact.kind == consumed.kind
+                && fact.topic == consumed.topic
+                && !(fact.kind == EventKind::Domain && fact.event_type.starts_with("COMMAND_"));
+            if is_its && !has_effect && !self.ever_parked.contains(&(consumer.to_owned(), fact.aggregate.clone())) {
+                let words = format!("{consumer} says {position}, and {} at {place} has no effect", fact.event_type);
+                return self.sim.broken("I7", words);
+            }
+        }
+    }
+
+    /// The bus acknowledged a message.
+    pub fn published(&mut self, position: Position, value: &Bytes) {
+        match usize::try_from(position.0).ok().and_then(|at| self.facts.get(at)) {
+            Some(fact) if fact.line == *value => {
+                self.published.insert(position.0);
+            }
+            _ => self.sim.broken("I1", format!("the bus carries at {position} what the log does not hold")),
+        }
+    }
+
+    /// The relay's checkpoint was written.
+    pub fn relayed(&mut self, bytes: &Bytes) {
+        let Ok(checkpoint) = Checkpoint::decode(bytes) else {
+            return self.sim.broken("I7", "a relay checkpoint that cannot be read".into());
+        };
+        let position = checkpoint.partitions.get(&0).map_or(0, |place| place.position.0);
+        if position < self.relayed {
+            self.sim.broken("I7", format!("the relay's checkpoint moves from {} back to {position}", self.relayed));
+        }
+        if let Some(missing) = (self.relayed..position).find(|at| !self.published.contains(at)) {
+            self.sim.broken("I7", format!("the relay's checkpoint is {position}, and {missing} was not acknowledged"));
+        }
+        self.relayed = position;
+    }
+
+    /// Position the relay's checkpoint has.
+    pub fn relay_position(&self) -> u64 {
+        self.relayed
+    }
+}

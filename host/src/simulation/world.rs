@@ -1,0 +1,116 @@
+//! What outlives every process: the objects, the database, the bus, the weather that decides what fails, and the truth
+//! they are audited against.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::bus::Topics;
+use super::executor::Sim;
+use super::random::Random;
+use super::truth::{Consumed, Truth};
+use crate::port::index::memory::MemoryIndex;
+use crate::port::object_store::memory::MemoryStore;
+use crate::port::read_model::MemoryReadModel;
+use crate::port::registry::MemoryRegistry;
+use crate::port::{Error, Result};
+
+/// Chances of what goes wrong with one call, in per mille.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// Any call fails before it has an effect.
+    pub before: u64,
+    /// The effect happens; the answer is lost.
+    pub after: u64,
+    /// A conditional write gets no answer and is not written.
+    pub lost: u64,
+    /// A conditional write gets no answer and lands later.
+    pub late: u64,
+    /// A read gives the beginning only.
+    pub cut: u64,
+    /// A message is delivered twice, a group reads again what it had, messages of different keys change places.
+    pub again: u64,
+}
+
+impl Faults {
+    /// Every run has its own weather: each kind of fault is absent in half of them.
+    pub fn drawn(random: &mut Random) -> Faults {
+        let mut some = |max: u64| if random.chance(500) { random.below(max) + 1 } else { 0 };
+        Faults { before: some(60), after: some(60), lost: some(120), late: some(120), cut: some(15), again: some(300) }
+    }
+}
+
+/// The database of all processes. A backup is a copy of all of it at one moment.
+#[derive(Debug)]
+pub struct Database {
+    pub index: MemoryIndex,
+    pub registry: MemoryRegistry,
+    pub model: MemoryReadModel,
+    /// Effects of each consumer on the read model.
+    pub effects: Mutex<HashSet<(String, Uuid)>>,
+}
+
+impl Database {
+    pub fn empty() -> Database {
+        let registry = MemoryRegistry::default();
+        let model = MemoryReadModel::new(registry.clone());
+        Database { index: MemoryIndex::new(), registry, model, effects: Mutex::default() }
+    }
+
+    pub fn copy(&self) -> Database {
+        Database {
+            index: self.index.copy(),
+            registry: self.registry.copy(),
+            model: self.model.copy(),
+            effects: Mutex::new(self.effects.lock().clone()),
+        }
+    }
+
+    pub fn restore(&self, backup: &Database) {
+        self.index.restore(&backup.index);
+        self.registry.restore(&backup.registry);
+        self.model.restore(&backup.model);
+        *self.effects.lock() = backup.effects.lock().clone();
+    }
+}
+
+/// Everything outside of the processes.
+#[derive(Debug)]
+pub struct World {
+    pub sim: Sim,
+    pub truth: Mutex<Truth>,
+    pub objects: MemoryStore,
+    pub database: Database,
+    pub topics: Topics,
+    pub faults: Mutex<Faults>,
+    /// Nobody reaches the database.
+    pub database_away: Mutex<bool>,
+}
+
+impl World {
+    pub fn new(sim: Sim, consumed: Vec<Consumed>, faults: Faults) -> Arc<World> {
+        let divided = sim.draw(|random| random.chance(500));
+        Arc::new(World {
+            truth: Mutex::new(Truth::new(sim.clone(), consumed)),
+            sim,
+            objects: MemoryStore::new(),
+            database: Database::empty(),
+            topics: Topics::new(divided),
+            faults: Mutex::new(faults),
+            database_away: Mutex::new(false),
+        })
+    }
+
+    /// Whether a fault of this kind happens now.
+    pub fn strikes(&self, kind: impl FnOnce(&Faults) -> u64) -> bool {
+        let chance = kind(&self.faults.lock());
+        chance > 0 && self.sim.draw(|random| random.chance(chance))
+    }
+}
+
+/// A call that failed.
+pub fn away<T>(what: &'static str) -> Result<T> {
+    Err(Error::Unavailable { what, reason: "an injected fault".into() })
+}

@@ -1,0 +1,93 @@
+//! `cargo xtask mutants`: shows that the simulation has teeth. In a copy of the source every mutation of the table is
+//! compiled in behind a switch; then each is switched on alone and must break an invariant within so many seeds. The
+//! project's own source holds no switch.
+
+mod table;
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+use crate::steps::{Workspace, say};
+use table::{MUTATIONS, Mutation};
+
+/// Seeds that a mutation may take to be noticed.
+const SEEDS: &str = "3000";
+/// Turns a mutation on, in the copy.
+const SWITCH: &str = "
+/// Whether this mutation is switched on.
+pub fn mutant(name: &str) -> bool {
+    static ON: std::sync::LazyLock<Option<String>> =
+        std::sync::LazyLock::new(|| std::env::var(\"CARRYALL_MUTANT\").ok());
+    ON.as_deref() == Some(name)
+}
+";
+
+/// Builds the copy and tries the mutations, all or one.
+pub fn run(workspace: &Workspace, only: Option<&str>) -> anyhow::Result<()> {
+    let source = workspace.target.join("mutants");
+    copy(workspace, &source)?;
+    // The tests look for the handlers where the workspace has them.
+    let target = source.join("target");
+    if !target.exists() {
+        std::os::unix::fs::symlink(&workspace.target, &target).context("link the target folder")?;
+    }
+    for mutation in MUTATIONS {
+        mutate(&source, mutation)?;
+    }
+    let library = source.join("host/src/lib.rs");
+    let text = std::fs::read_to_string(&library)?;
+    std::fs::write(&library, text + SWITCH)?;
+    let cargo = |mutation: &str| {
+        let mut command = workspace.cargo(&["test", "--package", "carryall", "--lib", "--locked", "--", "--exact"]);
+        command.current_dir(&source).arg("simulation::seeds::no_seed_breaks_an_invariant").arg("--nocapture");
+        command.env("CARRYALL_MUTANT", mutation).env("CARRYALL_SIM_SEEDS", SEEDS).env("CARRYALL_SIM_FIRST", "1");
+        command
+    };
+    say("==> build the copy, and run it with nothing switched on");
+    let status = cargo("none").env("CARRYALL_SIM_SEEDS", "100").status().context("cargo cannot be started")?;
+    if !status.success() {
+        bail!("the copy breaks an invariant without any mutation");
+    }
+    let mut missed = Vec::new();
+    for mutation in MUTATIONS.iter().filter(|mutation| only.is_none_or(|only| only == mutation.name)) {
+        let output = cargo(mutation.name).output().context("cargo cannot be started")?;
+        let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        match told.lines().find(|line| line.starts_with("seed ")) {
+            Some(line) => say(&format!("{:<28} {line}", mutation.name)),
+            None => {
+                say(&format!("{:<28} NOT NOTICED: {}", mutation.name, mutation.story));
+                missed.push(mutation.name);
+            }
+        }
+    }
+    if missed.is_empty() { Ok(()) } else { bail!("not noticed: {}", missed.join(", ")) }
+}
+
+/// Copies what version control knows, and nothing else.
+fn copy(workspace: &Workspace, to: &Path) -> anyhow::Result<()> {
+    let listed = Command::new("git").arg("ls-files").current_dir(&workspace.root).output().context("git ls-files")?;
+    for path in String::from_utf8(listed.stdout)?.lines() {
+        let (from, to) = (workspace.root.join(path), to.join(path));
+        let Ok(bytes) = std::fs::read(&from) else { continue };
+        // What is the same keeps its time: it is not compiled again.
+        if std::fs::read(&to).is_ok_and(|there| there == bytes) {
+            continue;
+        }
+        std::fs::create_dir_all(to.parent().context("a file has a folder")?)?;
+        std::fs::write(&to, bytes).with_context(|| format!("copy {path}"))?;
+    }
+    Ok(())
+}
+
+fn mutate(source: &Path, mutation: &Mutation) -> anyhow::Result<()> {
+    let path = source.join(mutation.file);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("{}: {}", mutation.name, mutation.file))?;
+    if text.matches(mutation.find).count() != 1 {
+        bail!("{}: {} does not hold once: {}", mutation.name, mutation.file, mutation.find);
+    }
+    let switch = format!("crate::mutant(\"{}\")", mutation.name);
+    std::fs::write(&path, text.replace(mutation.find, &mutation.replace.replace("MUTANT", &switch)))?;
+    Ok(())
+}
