@@ -4,6 +4,7 @@
 mod abuse;
 mod bucket;
 mod client;
+mod kafka;
 mod log;
 pub mod postgres;
 mod problem;
@@ -16,6 +17,7 @@ mod wire;
 pub use abuse::abuse;
 pub use bucket::Bucket;
 pub use client::{Answer, Client};
+pub use kafka::{Kafka, Message};
 pub use log::{Event, Log};
 pub use postgres::Postgres;
 pub use problem::Problem;
