@@ -64,7 +64,7 @@ impl Kafka {
         Ok(())
     }
 
-    /// The first `count` messages of a topic, in the order of each partition.
+    /// The first `count` messages of a topic that differ, in the order of each partition: some may come twice.
     pub async fn read(&self, topic: &str, count: usize) -> anyhow::Result<Vec<Message>> {
         let (config, topic) = (self.client(), self.topic(topic));
         tokio::task::spawn_blocking(move || read(config, &topic, count)).await?
@@ -114,12 +114,15 @@ fn read(mut config: ClientConfig, topic: &str, count: usize) -> anyhow::Result<V
         let message = message?;
         let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
         let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-        messages.push(Message {
+        let message = Message {
             partition: message.partition(),
             key: text(message.key()),
             value: message.payload().unwrap_or_default().to_vec(),
             headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
-        });
+        };
+        if !messages.contains(&message) {
+            messages.push(message);
+        }
     }
     Ok(messages)
 }

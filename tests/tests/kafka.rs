@@ -32,7 +32,7 @@ async fn noted(operator: &Client, count: usize) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_is_published_byte_for_byte_once_and_a_restart_goes_on() {
+async fn the_log_is_published_byte_for_byte_in_order_and_a_restart_goes_on() {
     let kafka = Kafka::create();
     let mut server = Server::start(options(&kafka)).await.unwrap();
     let shop = Shop::create(server.client()).await.unwrap();
