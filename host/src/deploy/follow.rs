@@ -31,10 +31,10 @@ impl Deployments {
                     Ok(position) => {
                         next = position;
                         tokio::select! {
-                        biased;
-                                    () = stop.cancelled() => return Ok(()),
-                                    () = self.inner.components.clock.sleep(Duration::from_millis(PAUSE_MS)) => continue,
-                                }
+                            biased;
+                            () = stop.cancelled() => return Ok(()),
+                            () = self.inner.components.clock.sleep(Duration::from_millis(PAUSE_MS)) => continue,
+                        }
                     }
                     Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Unknown) => {
                         tracing::warn!(%error, partition = partition.0, "following deployments, trying again");
@@ -43,7 +43,6 @@ impl Deployments {
                 }
             }
             let waits = next < target || !self.trouble().is_empty();
-            biased;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),

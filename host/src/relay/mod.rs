@@ -163,7 +163,7 @@ impl Relay {
             if self.bus.follows_log() {
                 // Nobody waits for messages: it is enough that the checkpoint follows.
                 tokio::select! {
-                biased;
+                    biased;
                     () = stop.cancelled() => break,
                     () = self.clock.sleep(self.options.checkpoint_interval) => {}
                 }
