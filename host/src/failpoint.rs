@@ -1,6 +1,6 @@
 //! Fail points: named places where a test kills, stops or fails this process, so that the crash matrix
 //! (`tests/tests/crash_matrix`) can prove what survives at each of them. A testing aid: armed only by
-//! `CARRYALL_FAILPOINTS`, read once at the start, and refused when others reach the listener. Unarmed, a point costs one
+//! `CARRYALL_FAILPOINTS`, read at the start, and refused when others reach the listener. Unarmed, a point costs one
 //! relaxed load. Never used to make a decision.
 //!
 //! `CARRYALL_FAILPOINTS` is a list of `point=action`, separated by commas. Actions: `kill` (SIGKILL), `stop` (SIGSTOP;

@@ -38,7 +38,7 @@ const PROJECTION_FAILURES: &str = "projection_failures_dlq";
 const PAGE: usize = 500;
 /// Releases that may wait for a consumer that is busy; one that misses some looks for what is unfinished.
 const RELEASES_MAX: usize = 1_024;
-/// How long what other processes record may go unnoticed: nobody waits for it, and looking after every commit would cost
+/// How long what others record may go unnoticed: nobody waits for it, and looking after every commit would cost
 /// a wake-up each.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of an error message that are kept.

@@ -1,6 +1,6 @@
 //! The crash matrix: the real binary is killed (SIGKILL), paused (SIGSTOP, late SIGCONT) and denied its parts at
 //! every named fail point (`host/src/failpoint.rs`), under load. Afterwards clients repeat everything they sent, with
-//! the same ids, and the log and the read model are audited: nothing accepted is lost, nothing is applied twice, numbers
+//! the same ids, and log and read model are audited: nothing accepted is lost, nothing is applied twice, numbers
 //! are dense, the read model is the fold of the log.
 #![allow(clippy::unwrap_used)]
 
