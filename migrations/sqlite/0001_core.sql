@@ -48,8 +48,7 @@ CREATE TABLE log_events (
 CREATE INDEX log_events_by_id ON log_events (event_id);
 CREATE INDEX log_events_by_stream ON log_events (stream, sequence_number);
 
--- Rows lie in the order they were claimed, so that ending a claim writes no page of its own: ids are random, and a
--- table ordered by them would write one page for each claim and one for each end.
+-- A claim gets its row when it has ended: the host keeps those that are open in memory (decision 0009).
 CREATE TABLE processed_events (
     handler TEXT NOT NULL,
     event_id TEXT NOT NULL,
@@ -64,6 +63,8 @@ CREATE TABLE processed_events (
     last_error TEXT,
     PRIMARY KEY (handler, event_id)
 );
+CREATE INDEX processed_events_unfinished
+    ON processed_events (handler) WHERE status IN ('processing', 'failed', 'parked');
 
 -- A consumer's last sequence per aggregate, and (handler `write_side:{aggregate_type}`) the heads of the streams.
 CREATE TABLE aggregate_versions (

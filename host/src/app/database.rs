@@ -104,11 +104,16 @@ impl Database {
         }
     }
 
-    /// Finds out whether the database is there, when nothing else asked it lately. An error ends the process: it must
-    /// begin anew.
+    /// What is to be done now and then: SQLite writes the claims that ended; of PostgreSQL it is found out whether it is
+    /// there, when nothing else asked it lately. An error ends the process: it must begin anew.
     pub async fn look_after(&self) -> port::Result<()> {
         match self {
-            Database::Sqlite(_) => Ok(()),
+            Database::Sqlite(database) => {
+                if let Err(error) = database.settle().await {
+                    tracing::warn!(%error, "writing ended claims");
+                }
+                Ok(())
+            }
             Database::Postgres(database) => database.look_after().await,
         }
     }

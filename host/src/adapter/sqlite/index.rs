@@ -6,6 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::connection::Arguments;
+use super::ledger::Ledger;
 use super::{Database, Hex, corrupt, failed, get, int, json, limit, unsigned};
 use crate::adapter::rows::{aggregate, digest, follow, stream_key, write_side};
 use crate::domain::{
@@ -114,6 +115,7 @@ impl Index for Database {
         }
         let arguments = Arguments::default().with(store_id.to_string());
         self.inner.writer.run(RESET, arguments).await.map_err(failed)?;
+        self.forget(|ledger| *ledger = Ledger::default()).await;
         Ok(true)
     }
 

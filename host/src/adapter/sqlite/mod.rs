@@ -10,6 +10,7 @@
 mod connection;
 mod dead_letters;
 mod index;
+mod ledger;
 mod read_model;
 mod registry;
 mod search;
@@ -49,6 +50,11 @@ pub struct Database {
 struct Inner {
     writer: Writer,
     readers: Readers,
+    /// Claims that are open, and those that wait to be written.
+    ledger: parking_lot::Mutex<ledger::Ledger>,
+    /// Held for reading from a look at the table until the claim, for writing to let rows go from memory to the table.
+    claiming: tokio::sync::RwLock<()>,
+    writing_claims: tokio::sync::Mutex<()>,
     /// Where the next look for rows to retire begins.
     retire_from: parking_lot::Mutex<(String, String)>,
 }
@@ -74,13 +80,24 @@ impl Database {
             inner: Arc::new(Inner {
                 writer: Writer::new(path, connection),
                 readers: Readers::new(path),
+                ledger: parking_lot::Mutex::default(),
+                claiming: tokio::sync::RwLock::default(),
+                writing_claims: tokio::sync::Mutex::default(),
                 retire_from: parking_lot::Mutex::default(),
             }),
         })
     }
 
+    /// Writes the claims that ended, as the registry does from time to time by itself.
+    pub async fn settle(&self) -> Result<()> {
+        self.write_claims(false, None).await
+    }
+
     /// Ends the connections after the calls under way. Later calls open them again.
     pub async fn close(&self) {
+        if let Err(error) = self.settle().await {
+            tracing::warn!(%error, "writing ended claims; the next run finds out by itself that they ended");
+        }
         self.inner.readers.close().await;
         self.inner.writer.close().await;
     }

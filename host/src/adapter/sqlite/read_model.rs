@@ -9,6 +9,8 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::connection::{Arguments, Turn};
+use super::ledger::Unwritten;
+use super::registry::{claims_arguments, write_claims};
 use super::{Database, corrupt, failed, get, int, json, search};
 use crate::adapter::rows::{aggregate, left, ours};
 use crate::domain::{Partition, Position};
@@ -20,27 +22,18 @@ use crate::port::read_model::{AppliedBatch, Batch, Document, DocumentKey, Edge, 
 // an older version or none yet, so before the sets get theirs; those that stay are not touched.
 macro_rules! write {
     () => {
-        "
-UPDATE processed_events SET status = 'done', processed_at = $4, last_error = NULL
- WHERE handler = $1 AND (event_id, attempt_count) IN (SELECT value ->> 0, value ->> 1 FROM jsonb_each($2))
-   AND status = 'processing' AND owner = $3;
-INSERT INTO guard (missing_claims) SELECT 1 WHERE changes() <> $5;
-INSERT INTO aggregate_versions (handler, aggregate_id, last_sequence, updated_at)
-SELECT handler, aggregate_id, sequence_number, $4
-  FROM jsonb_each($2) j CROSS JOIN processed_events p
- WHERE p.handler = $1 AND p.event_id = j.value ->> 0
-    ON CONFLICT (handler, aggregate_id) DO UPDATE
-   SET last_sequence = excluded.last_sequence, updated_at = excluded.updated_at
- WHERE last_sequence < excluded.last_sequence;
+        concat!(
+            write_claims!(),
+            "
 INSERT INTO documents (build, collection, id, owner_type, owner_id, version, text_is_stale, body)
-SELECT $6, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, 1, value ->> 5 FROM jsonb_each($7)
+SELECT $4, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, 1, value ->> 5 FROM jsonb_each($5)
  WHERE true
     ON CONFLICT (build, collection, id) DO UPDATE
    SET owner_id = iif(owner_type = excluded.owner_type AND owner_id = excluded.owner_id, owner_id, NULL),
        version = excluded.version, text_is_stale = 1, body = excluded.body
  WHERE version < excluded.version OR owner_type <> excluded.owner_type OR owner_id <> excluded.owner_id;
 INSERT INTO graph_nodes (build, kind, id, owner_type, owner_id, version, present)
-SELECT $6, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM jsonb_each($8)
+SELECT $4, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM jsonb_each($6)
  WHERE true
     ON CONFLICT (build, kind, id) DO UPDATE
    SET owner_id = iif(owner_type = excluded.owner_type AND owner_id = excluded.owner_id, owner_id, NULL),
@@ -49,42 +42,40 @@ SELECT $6, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, valu
 DELETE FROM graph_edges
  WHERE (build, source_kind, source_id, predicate) IN (
     SELECT s.build, s.source_kind, s.source_id, s.predicate
-      FROM jsonb_each($9) j CROSS JOIN graph_edge_sets s
-     WHERE s.build = $6 AND s.source_kind = j.value ->> 0 AND s.source_id = j.value ->> 1
+      FROM jsonb_each($7) j CROSS JOIN graph_edge_sets s
+     WHERE s.build = $4 AND s.source_kind = j.value ->> 0 AND s.source_id = j.value ->> 1
        AND s.predicate = j.value ->> 2 AND s.version < j.value ->> 5)
    AND (source_kind, source_id, predicate, target_kind, target_id) NOT IN (
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM jsonb_each($10));
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM jsonb_each($8));
 INSERT OR IGNORE INTO graph_edges
-SELECT $6, j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4
-  FROM jsonb_each($10) j
+SELECT $4, j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4
+  FROM jsonb_each($8) j
  WHERE NOT EXISTS (
     SELECT 1 FROM graph_edge_sets s
-     WHERE s.build = $6 AND s.source_kind = j.value ->> 0 AND s.source_id = j.value ->> 1
+     WHERE s.build = $4 AND s.source_kind = j.value ->> 0 AND s.source_id = j.value ->> 1
        AND s.predicate = j.value ->> 2 AND s.version >= j.value ->> 5);
 INSERT INTO graph_edge_sets (build, source_kind, source_id, predicate, owner_type, owner_id, version)
-SELECT $6, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM jsonb_each($9)
+SELECT $4, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM jsonb_each($7)
  WHERE true
     ON CONFLICT (build, source_kind, source_id, predicate) DO UPDATE
    SET owner_id = iif(owner_type = excluded.owner_type AND owner_id = excluded.owner_id, owner_id, NULL),
        version = excluded.version
  WHERE version < excluded.version OR owner_type <> excluded.owner_type OR owner_id <> excluded.owner_id;
-INSERT INTO consumer_checkpoints SELECT $1, $11, $12 WHERE $11 IS NOT NULL
+INSERT INTO consumer_checkpoints SELECT $9, $10, $11 WHERE $10 IS NOT NULL
     ON CONFLICT (consumer, partition) DO UPDATE
    SET position = excluded.position WHERE position < excluded.position;
 COMMIT"
+        )
     };
 }
 
 const WRITE: &str = concat!("BEGIN IMMEDIATE;", write!());
 const WRITE_REST: &str = write!();
 
-const BEGIN_AND_FIND_LOST_CLAIMS: &str = "
+const BEGIN_AND_FIND_DONE: &str = "
 BEGIN IMMEDIATE;
-SELECT j.value ->> 0 FROM jsonb_each($2) j
- WHERE NOT EXISTS (
-    SELECT 1 FROM processed_events
-     WHERE handler = $1 AND event_id = j.value ->> 0 AND status = 'processing' AND owner = $3
-       AND attempt_count = j.value ->> 1)";
+SELECT event_id FROM processed_events
+ WHERE handler = $1 AND event_id IN (SELECT value FROM json_each($2)) AND status = 'done'";
 
 const FIND_FOREIGN: &str = "
 SELECT 0, j.key, d.owner_type, d.owner_id FROM jsonb_each($2) j CROSS JOIN documents d
@@ -101,46 +92,53 @@ SELECT 2, j.key, s.owner_type, s.owner_id FROM jsonb_each($4) j CROSS JOIN graph
 
 const CHECKPOINTS: &str = "SELECT consumer, partition, position FROM consumer_checkpoints ORDER BY consumer, partition";
 
-const SET_CHECKPOINT: &str = "
-INSERT INTO consumer_checkpoints VALUES ($1, $2, $3)
-    ON CONFLICT (consumer, partition) DO UPDATE
-   SET position = excluded.position WHERE position < excluded.position";
-
 /// Strings of statements that run for every command, read or write, for the test of their plans.
 #[cfg(test)]
-pub(super) const BUSY_SQL: &[&str] = &[WRITE, BEGIN_AND_FIND_LOST_CLAIMS, FIND_FOREIGN, SET_CHECKPOINT];
+pub(super) const BUSY_SQL: &[&str] = &[WRITE, BEGIN_AND_FIND_DONE, FIND_FOREIGN];
 
 #[async_trait]
 impl ReadModel for Database {
     async fn apply(&self, batch: Batch<'_>) -> Result<AppliedBatch> {
-        let none = HashSet::new();
         let plan = Plan::of(batch.events.iter().enumerate());
-        if plan.foreign.is_empty() {
-            let finished = claims(&batch, &none);
-            match self.inner.writer.run(WRITE, arguments(&batch, &plan, &finished, batch.checkpoint)).await {
-                Ok(_) => return Ok(AppliedBatch::default()),
+        let (ending, mut lost) = self.ending(&batch, &HashSet::new());
+        if self.inner.ledger.lock().leaves_behind(batch.consumer, &ending) {
+            self.write_claims(true, None).await?;
+        }
+        if plan.foreign.is_empty() && lost.is_empty() {
+            match self.inner.writer.run(WRITE, arguments(&batch, &plan, &ending, batch.checkpoint)).await {
+                Ok(_) => {
+                    self.forget(|ledger| ledger.written(&ending)).await;
+                    return Ok(AppliedBatch::default());
+                }
                 Err(error) if is_refusal(&error) => {}
                 Err(error) => return Err(failed(error)),
             }
         }
         let mut turn = self.inner.writer.turn().await.map_err(failed)?;
-        let find = Arguments::default()
-            .with(batch.consumer.to_owned())
-            .with(json(&claims(&batch, &none)))
-            .with(batch.owner.to_string());
-        let lost = turn.run(BEGIN_AND_FIND_LOST_CLAIMS, find).await.map_err(failed)?;
+        let ids: Vec<&Uuid> = batch.finished.iter().map(|event| &event.event_id).collect();
+        let find = Arguments::default().with(batch.consumer.to_owned()).with(json(&ids));
+        let rows = turn.run(BEGIN_AND_FIND_DONE, find).await.map_err(failed)?;
         let id = |row| get::<&str>(row, 0)?.parse::<Uuid>().map_err(|_| corrupt("an event id is no UUID"));
-        let lost = lost.iter().map(id).collect::<Result<HashSet<_>>>()?;
+        let done = rows.iter().map(id).collect::<Result<HashSet<_>>>()?;
+        lost.extend(&done);
+        let (ending, gone) = self.ending(&batch, &lost);
+        lost.extend(gone);
         let foreign = find_foreign(&mut turn, &batch, &lost).await?;
+        let mut written = Unwritten::default();
         if foreign.is_empty() {
             let plan = Plan::of(left(&batch.events, &lost, &HashSet::new()));
-            let finished = claims(&batch, &lost);
             let checkpoint = if lost.is_empty() { batch.checkpoint } else { None };
-            turn.run(WRITE_REST, arguments(&batch, &plan, &finished, checkpoint)).await.map_err(failed)?;
+            turn.run(WRITE_REST, arguments(&batch, &plan, &ending, checkpoint)).await.map_err(failed)?;
+            written = ending;
         } else {
             turn.run("ROLLBACK", Arguments::default()).await.map_err(failed)?;
         }
         turn.finish();
+        self.forget(|ledger| {
+            ledger.written(&written);
+            ledger.done_already(batch.consumer, &done);
+        })
+        .await;
         let fenced = batch.finished.iter().map(|f| f.event_id).filter(|id| lost.contains(id)).collect();
         Ok(AppliedBatch { fenced, foreign })
     }
@@ -175,21 +173,21 @@ impl ReadModel for Database {
     }
 
     async fn set_checkpoint(&self, consumer: &str, partition: Partition, position: Position) -> Result<()> {
-        let arguments =
-            Arguments::default().with(consumer.to_owned()).with(i64::from(partition.0)).with(int(position.0));
-        self.inner.writer.run(SET_CHECKPOINT, arguments).await.map_err(failed)?;
-        Ok(())
+        self.write_claims(false, Some((consumer, partition, position))).await
+    }
+}
+
+impl Database {
+    /// The rows of a batch's claims as they will be, without those that are lost; and which of them are lost as well.
+    fn ending(&self, batch: &Batch<'_>, lost: &HashSet<Uuid>) -> (Unwritten, HashSet<Uuid>) {
+        let finished = ours(batch, lost);
+        self.inner.ledger.lock().ending(batch.consumer, batch.owner, &finished, batch.now)
     }
 }
 
 fn is_refusal(error: &sqlx::Error) -> bool {
     let words = error.to_string();
     words.contains("claims_are_ours") || words.contains(".owner_id")
-}
-
-/// Each claim once, without those lost, as columns.
-fn claims<'a>(batch: &'a Batch<'_>, lost: &HashSet<Uuid>) -> Vec<(&'a Uuid, u32)> {
-    ours(batch, lost).into_iter().map(|f| (&f.event_id, f.attempt)).collect()
 }
 
 /// Events that write to rows of others. An event found so claims nothing for itself: the next round is without it.
@@ -249,7 +247,7 @@ async fn find_foreign(turn: &mut Turn<'_>, batch: &Batch<'_>, lost: &HashSet<Uui
 fn arguments(
     batch: &Batch<'_>,
     plan: &Plan<'_>,
-    finished: &[(&Uuid, u32)],
+    ending: &Unwritten,
     checkpoint: Option<(Partition, Position)>,
 ) -> Arguments {
     let documents: Vec<_> = plan
@@ -286,17 +284,13 @@ fn arguments(
             write.value.iter().map(edge)
         })
         .collect();
-    Arguments::default()
-        .with(batch.consumer.to_owned())
-        .with(json(&finished))
-        .with(batch.owner.to_string())
-        .with(batch.now.0)
-        .with(i64::try_from(finished.len()).unwrap_or(i64::MAX))
+    claims_arguments(ending, ending.rows.len())
         .with(batch.build.to_owned())
         .with(json(&documents))
         .with(json(&nodes))
         .with(json(&sets))
         .with(json(&edges))
+        .with(batch.consumer.to_owned())
         .with(checkpoint.map(|(partition, _)| i64::from(partition.0)))
         .with(checkpoint.map(|(_, position)| int(position.0)))
 }

@@ -1,76 +1,75 @@
-//! The registry of processed events. Claiming is one statement; so are its decisions: who wins a race is SQLite's to
-//! say, never a read followed by a write (I6).
+//! The registry of processed events: claims are taken, renewed and ended in memory ([`Ledger`]), and written when they
+//! ended, many in one transaction, with the checkpoint that covers them (I6, I7, decision 0009). The table is asked about
+//! a claim only when memory cannot tell: then nothing may go from memory to the table until the claim is answered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::connection::Arguments;
+use super::ledger::{Ledger, Row, Stored, Unwritten};
 use super::{Database, corrupt, failed, get, int, json, limit, unsigned};
-use crate::domain::Timestamp;
+use crate::domain::{Partition, Position, Sequence, Timestamp};
 use crate::port::Result;
 use crate::port::registry::{Claim, ClaimFilter, ClaimRow, Claimed, Finished, Owner, Registry, Status};
 
+/// Ended claims that wait for a transaction: enough of them share pages, and a crash forgets no more than these.
+const WAITING_MAX: usize = 4_096;
 /// Rows looked at in one step of `retire`, so that no statement runs long.
 const RETIRE_STEP: i64 = 20_000;
 
-// An owner is `name#run`; what follows the name must read as a number, since a name may hold `#` itself.
-const CLAIM: &str = "
+// Every claim asked about once, the versions of their aggregates, and whether anything of the consumer is unfinished.
+const ASK: &str = "
+SELECT 0, p.event_id, p.aggregate_id, p.sequence_number, p.status, p.started_at, p.heartbeat_at, p.processed_at,
+       p.attempt_count, p.last_error
+  FROM json_each($2) j CROSS JOIN processed_events p
+ WHERE p.handler = $1 AND p.event_id = j.value
+UNION ALL
+SELECT 1, NULL, v.aggregate_id, v.last_sequence, NULL, NULL, NULL, NULL, NULL, NULL
+  FROM json_each($3) j CROSS JOIN aggregate_versions v
+ WHERE v.handler = $1 AND v.aggregate_id = j.value
+UNION ALL
+SELECT 2, NULL, NULL, EXISTS (
+    SELECT 1 FROM processed_events WHERE handler = $1 AND status IN ('processing', 'failed', 'parked')
+), NULL, NULL, NULL, NULL, NULL, NULL WHERE $4";
+
+/// Writes rows ($1) and versions ($2). What is done stays as it is.
+macro_rules! write_claims {
+    () => {
+        "
 INSERT INTO processed_events (handler, event_id, aggregate_id, sequence_number, status, started_at, owner,
-                              heartbeat_at, processed_at, attempt_count)
-SELECT $1, j.value ->> 0, j.value ->> 1, j.value ->> 2,
-       iif(v.last_sequence >= j.value ->> 2, 'skipped_stale', 'processing'),
-       $3, $4 || $5, $3, iif(v.last_sequence >= j.value ->> 2, $3, NULL), 1
-  FROM jsonb_each($2) j
-  LEFT JOIN aggregate_versions v ON v.handler = $1 AND v.aggregate_id = j.value ->> 1
+                              heartbeat_at, processed_at, attempt_count, last_error)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+       value ->> 8, value ->> 9, value ->> 10
+  FROM jsonb_each($1)
  WHERE true
     ON CONFLICT (handler, event_id) DO UPDATE
-   SET status = 'processing', started_at = excluded.started_at, owner = excluded.owner,
-       heartbeat_at = excluded.heartbeat_at, processed_at = NULL, attempt_count = attempt_count + 1
- WHERE status = 'failed'
-    OR (status = 'processing'
-        AND (heartbeat_at <= $3 - $6
-             OR (substr(owner, 1, length($4)) = $4
-                 AND CAST(CAST(substr(owner, length($4) + 1) AS INTEGER) AS TEXT) = substr(owner, length($4) + 1)
-                 AND CAST(substr(owner, length($4) + 1) AS INTEGER) < $5)))
-RETURNING event_id, status, attempt_count";
-
-const STATUSES: &str = "
-SELECT event_id, status, attempt_count FROM processed_events
- WHERE handler = $1 AND event_id IN (SELECT value FROM json_each($2))";
-
-const HEARTBEAT: &str = "
-UPDATE processed_events SET heartbeat_at = max(heartbeat_at, $4)
- WHERE handler = $1 AND event_id IN (SELECT value FROM json_each($2)) AND status = 'processing' AND owner = $3
-RETURNING event_id";
-
-const DONE: &str = "
-BEGIN IMMEDIATE;
-UPDATE processed_events SET status = 'done', processed_at = $4, last_error = NULL
- WHERE handler = $1 AND (event_id, attempt_count) IN (SELECT value ->> 0, value ->> 1 FROM jsonb_each($2))
-   AND status = 'processing' AND owner = $3
-RETURNING event_id;
+   SET status = excluded.status, started_at = excluded.started_at, owner = excluded.owner,
+       heartbeat_at = excluded.heartbeat_at, processed_at = excluded.processed_at,
+       attempt_count = excluded.attempt_count, last_error = excluded.last_error
+ WHERE status <> 'done';
+INSERT INTO guard (missing_claims) SELECT 1 WHERE changes() < $3;
 INSERT INTO aggregate_versions (handler, aggregate_id, last_sequence, updated_at)
-SELECT handler, aggregate_id, sequence_number, $4
-  FROM jsonb_each($2) j CROSS JOIN processed_events p
- WHERE p.handler = $1 AND p.event_id = j.value ->> 0 AND p.status = 'done' AND p.owner = $3
-   AND p.attempt_count = j.value ->> 1
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM jsonb_each($2)
+ WHERE true
     ON CONFLICT (handler, aggregate_id) DO UPDATE
    SET last_sequence = excluded.last_sequence, updated_at = excluded.updated_at
- WHERE last_sequence < excluded.last_sequence;
-COMMIT";
+ WHERE last_sequence < excluded.last_sequence;"
+    };
+}
+pub(super) use write_claims;
 
-const FAIL: &str = "
-UPDATE processed_events SET status = $5, last_error = $6, heartbeat_at = max(heartbeat_at, $7)
- WHERE handler = $1 AND event_id = $2 AND status = 'processing' AND owner = $3 AND attempt_count = $4
-RETURNING event_id";
-
-const RELEASE: &str = "
-UPDATE processed_events SET status = 'failed', owner = NULL, processed_at = NULL, heartbeat_at = $3
- WHERE handler = $1 AND event_id = $2 AND status <> 'done'
-RETURNING event_id";
+const WRITE: &str = concat!(
+    "BEGIN IMMEDIATE;",
+    write_claims!(),
+    "
+INSERT INTO consumer_checkpoints SELECT $4, $5, $6 WHERE $4 IS NOT NULL
+    ON CONFLICT (consumer, partition) DO UPDATE
+   SET position = excluded.position WHERE position < excluded.position;
+COMMIT"
+);
 
 // A handler asked for is where the range begins, too; a blob is above every text.
 const ROWS: &str = "
@@ -90,10 +89,8 @@ WITH RECURSIVE known (name) AS (
 handlers (name) AS (SELECT $1 WHERE $1 IS NOT NULL UNION ALL SELECT name FROM known WHERE $1 IS NULL)
 SELECT p.handler, p.event_id, p.aggregate_id, p.sequence_number, p.status, p.started_at, p.owner, p.heartbeat_at,
        p.processed_at, p.attempt_count, p.last_error
-  FROM handlers h CROSS JOIN (SELECT DISTINCT value FROM json_each($6)) j CROSS JOIN processed_events p
- WHERE p.handler = h.name AND p.event_id = j.value AND ($2 IS NULL OR p.status = $2)
-   AND (p.handler, p.event_id) > ($3, $4)
- ORDER BY p.handler, p.event_id LIMIT $5";
+  FROM handlers h CROSS JOIN (SELECT DISTINCT value FROM json_each($2)) j CROSS JOIN processed_events p
+ WHERE p.handler = h.name AND p.event_id = j.value";
 
 // The rows of one step that may go, and its last row, from which the next step goes on.
 const RETIRABLE: &str = "
@@ -116,7 +113,106 @@ RETURNING event_id";
 
 /// Strings of statements that run for every command, read or write, for the test of their plans.
 #[cfg(test)]
-pub(super) const BUSY_SQL: &[&str] = &[CLAIM, STATUSES, HEARTBEAT, DONE, FAIL, RELEASE, ROWS_BY_ID, RETIRE];
+pub(super) const BUSY_SQL: &[&str] = &[ASK, WRITE, ROWS_BY_ID, RETIRE];
+
+impl Database {
+    /// Writes what ended in memory; with `open`, the open claims as well; and a consumer's checkpoint in the same
+    /// transaction, so that none is ahead of the rows it covers (I7).
+    pub(super) async fn write_claims(
+        &self,
+        open: bool,
+        checkpoint: Option<(&str, Partition, Position)>,
+    ) -> Result<()> {
+        let _one_at_a_time = self.inner.writing_claims.lock().await;
+        let unwritten = self.inner.ledger.lock().unwritten(open);
+        if unwritten.rows.is_empty() && unwritten.versions.is_empty() && checkpoint.is_none() {
+            return Ok(());
+        }
+        let arguments = claims_arguments(&unwritten, 0)
+            .with(checkpoint.map(|(consumer, _, _)| consumer.to_owned()))
+            .with(checkpoint.map(|(_, partition, _)| i64::from(partition.0)))
+            .with(checkpoint.map(|(_, _, position)| int(position.0)));
+        self.inner.writer.run(WRITE, arguments).await.map_err(failed)?;
+        self.forget(|ledger| {
+            ledger.written(&unwritten);
+            ledger.ask_again();
+        })
+        .await;
+        Ok(())
+    }
+
+    /// Lets rows go from memory to the table, while no claim is between the two.
+    pub(super) async fn forget(&self, change: impl FnOnce(&mut Ledger)) {
+        let _no_claim_is_under_way = self.inner.claiming.write().await;
+        change(&mut self.inner.ledger.lock());
+    }
+
+    /// What the table holds of claims.
+    async fn stored(&self, handler: &str, claims: &[&Claim], unfinished: bool) -> Result<Stored> {
+        let ids: Vec<Uuid> = claims.iter().map(|claim| claim.event_id).collect();
+        let mut versions: HashMap<String, u64> = claims.iter().map(|c| (c.aggregate_id.clone(), 0)).collect();
+        let names: Vec<&String> = versions.keys().collect();
+        let arguments = Arguments::default()
+            .with(handler.to_owned())
+            .with(json(&ids))
+            .with(json(&names))
+            .with(unfinished);
+        let mut stored = Stored::default();
+        for row in &self.inner.readers.run(ASK, arguments).await.map_err(failed)? {
+            match get::<i64>(row, 0)? {
+                0 => {
+                    stored.rows.insert(event_id(row, 1)?, stored_row(row)?);
+                }
+                1 => {
+                    versions.insert(get(row, 2)?, unsigned(row, 3)?);
+                }
+                _ => stored.unfinished = Some(unsigned(row, 3)? == 1),
+            }
+        }
+        stored.versions = versions;
+        Ok(stored)
+    }
+
+    /// Rows of some events, from memory and table, without writing: clients that wait for a command ask this often.
+    async fn rows_by_id(&self, filter: &ClaimFilter) -> Result<Vec<ClaimRow>> {
+        let _rows_stay = self.inner.claiming.read().await;
+        let arguments = Arguments::default().with(filter.handler.clone()).with(json(&filter.event_ids));
+        let mut rows: BTreeMap<(String, Uuid), ClaimRow> = BTreeMap::new();
+        for row in &self.inner.readers.run(ROWS_BY_ID, arguments).await.map_err(failed)? {
+            let row = claim_row(row)?;
+            rows.insert((row.handler.clone(), row.event_id), row);
+        }
+        for (handler, id, row) in self.inner.ledger.lock().rows(filter.handler.as_deref(), &filter.event_ids) {
+            let key = (handler.to_owned(), id);
+            // What the table has as done is: a call whose answer was lost left it open in memory.
+            if rows.get(&key).is_none_or(|stored| stored.status != Status::Done.as_str()) {
+                rows.insert(key, row.seen(handler, id));
+            }
+        }
+        let wanted = |(key, row): &(_, ClaimRow)| {
+            filter.after.as_ref().is_none_or(|after| key > after)
+                && filter.status.is_none_or(|status| row.status == status.as_str())
+        };
+        Ok(rows.into_iter().filter(wanted).take(filter.limit).map(|(_, row)| row).collect())
+    }
+}
+
+/// Rows, versions, and how many rows must not be done already.
+pub(super) fn claims_arguments(unwritten: &Unwritten, rows_min: usize) -> Arguments {
+    let rows: Vec<_> = unwritten
+        .rows
+        .iter()
+        .map(|(handler, id, row, _)| {
+            let owner = row.owner.as_ref().map(Owner::to_string);
+            let times = (row.started_at.map(|t| t.0), row.heartbeat_at.map(|t| t.0), row.processed_at.map(|t| t.0));
+            let (started, heartbeat, processed) = times;
+            let (status, attempt, error) = (row.status.as_str(), row.attempt, row.last_error.as_deref());
+            (handler, id, &row.aggregate_id, row.sequence, status, started, owner, heartbeat, processed, attempt, error)
+        })
+        .collect();
+    let versions: Vec<_> = unwritten.versions.iter().map(|(h, id, version, at)| (h, id, version, at.0)).collect();
+    Arguments::default().with(json(&rows)).with(json(&versions)).with(limit(rows_min))
+}
 
 #[async_trait]
 impl Registry for Database {
@@ -131,63 +227,27 @@ impl Registry for Database {
         if claims.is_empty() {
             return Ok(Vec::new());
         }
-        let rows: Vec<_> = claims.iter().map(|c| (c.event_id, c.aggregate_id.as_str(), c.sequence.0)).collect();
-        let arguments = Arguments::default()
-            .with(handler.to_owned())
-            .with(json(&rows))
-            .with(now.0)
-            .with(format!("{}#", owner.name))
-            .with(int(owner.run))
-            .with(lease_ms);
-        let rows = self.inner.writer.run(CLAIM, arguments).await.map_err(failed)?;
-        let mut answers = HashMap::with_capacity(claims.len());
-        for row in &rows {
-            let claimed = match get::<&str>(row, 1)? {
-                "skipped_stale" => Claimed::Stale,
-                _ => Claimed::Yes { attempt: attempt(row, 2)? },
-            };
-            answers.insert(event_id(row, 0)?, claimed);
-        }
-        let others: Vec<Uuid> = claims.iter().map(|c| c.event_id).filter(|id| !answers.contains_key(id)).collect();
-        if !others.is_empty() {
-            let arguments = Arguments::default().with(handler.to_owned()).with(json(&others));
-            for row in &self.inner.readers.run(STATUSES, arguments).await.map_err(failed)? {
-                let claimed = match get::<&str>(row, 1)? {
-                    "done" => Claimed::DuplicateDone,
-                    "skipped_stale" => Claimed::Stale,
-                    "parked" => Claimed::Parked,
-                    _ => Claimed::InProgress,
-                };
-                answers.insert(event_id(row, 0)?, claimed);
-            }
-        }
-        // A second mention of an event in one call finds the first one's claim.
-        Ok(claims
-            .iter()
-            .map(|claim| match answers.get_mut(&claim.event_id) {
-                Some(answer @ Claimed::Yes { .. }) => std::mem::replace(answer, Claimed::InProgress),
-                Some(answer) => answer.clone(),
-                None => Claimed::InProgress,
-            })
-            .collect())
+        // Between the look at the table and the claim no row may go from memory to the table.
+        let _rows_stay = self.inner.claiming.read().await;
+        let (unknown, unfinished) = {
+            let ledger = self.inner.ledger.lock();
+            (ledger.unknown(handler, claims), ledger.must_ask(handler))
+        };
+        let stored =
+            if unknown.is_empty() { Stored::default() } else { self.stored(handler, &unknown, unfinished).await? };
+        Ok(self.inner.ledger.lock().claim(handler, owner, claims, lease_ms, now, stored))
     }
 
     async fn heartbeat(&self, handler: &str, owner: &Owner, ids: &[Uuid], now: Timestamp) -> Result<Vec<Uuid>> {
-        let arguments =
-            Arguments::default().with(handler.to_owned()).with(json(&ids)).with(owner.to_string()).with(now.0);
-        let rows = self.inner.writer.run(HEARTBEAT, arguments).await.map_err(failed)?;
-        lost(ids.iter().copied(), &rows)
+        Ok(self.inner.ledger.lock().heartbeat(handler, owner, ids, now))
     }
 
     async fn done(&self, handler: &str, owner: &Owner, finished: &[Finished], now: Timestamp) -> Result<Vec<Uuid>> {
-        if finished.is_empty() {
-            return Ok(Vec::new());
+        // Before anything changes: an error leaves the claims open.
+        if self.inner.ledger.lock().waiting() >= WAITING_MAX {
+            self.write_claims(false, None).await?;
         }
-        let rows: Vec<_> = finished.iter().map(|f| (f.event_id, f.attempt)).collect();
-        let arguments =
-            Arguments::default().with(handler.to_owned()).with(json(&rows)).with(owner.to_string()).with(now.0);
-        let rows = self.inner.writer.run(DONE, arguments).await.map_err(failed)?;
-        lost(finished.iter().map(|f| f.event_id), &rows)
+        Ok(self.inner.ledger.lock().done(handler, owner, finished, now))
     }
 
     async fn fail(
@@ -199,18 +259,14 @@ impl Registry for Database {
         error: &str,
         now: Timestamp,
     ) -> Result<bool> {
-        let arguments = Arguments::default()
-            .with(handler.to_owned())
-            .with(event.event_id.to_string())
-            .with(owner.to_string())
-            .with(i64::from(event.attempt))
-            .with(status.as_str().to_owned())
-            .with(error.to_owned())
-            .with(now.0);
-        Ok(!self.inner.writer.run(FAIL, arguments).await.map_err(failed)?.is_empty())
+        Ok(self.inner.ledger.lock().fail(handler, owner, event, status, error, now))
     }
 
     async fn rows(&self, filter: &ClaimFilter) -> Result<Vec<ClaimRow>> {
+        if !filter.event_ids.is_empty() {
+            return self.rows_by_id(filter).await;
+        }
+        self.write_claims(true, None).await?;
         let first = (filter.handler.clone().unwrap_or_default(), String::new());
         let (after_handler, after_id) = match &filter.after {
             Some((handler, id)) => first.max((handler.clone(), id.to_string())),
@@ -222,20 +278,18 @@ impl Registry for Database {
             .with(after_handler)
             .with(after_id)
             .with(limit(filter.limit));
-        let rows = if filter.event_ids.is_empty() {
-            self.inner.readers.run(ROWS, arguments).await
-        } else {
-            self.inner.readers.run(ROWS_BY_ID, arguments.with(json(&filter.event_ids))).await
-        };
-        rows.map_err(failed)?.iter().map(claim_row).collect()
+        self.inner.readers.run(ROWS, arguments).await.map_err(failed)?.iter().map(claim_row).collect()
     }
 
     async fn release(&self, handler: &str, event_id: Uuid, now: Timestamp) -> Result<bool> {
-        let arguments = Arguments::default().with(handler.to_owned()).with(event_id.to_string()).with(now.0);
-        Ok(!self.inner.writer.run(RELEASE, arguments).await.map_err(failed)?.is_empty())
+        let _rows_stay = self.inner.claiming.read().await;
+        let claim = Claim { event_id, aggregate_id: String::new(), sequence: Sequence(0) };
+        let stored = self.stored(handler, &[&claim], false).await?.rows.remove(&event_id);
+        Ok(self.inner.ledger.lock().release(handler, event_id, stored, now))
     }
 
     async fn retire(&self, before: Timestamp, count: usize) -> Result<u64> {
+        self.write_claims(false, None).await?;
         let mut deleted = 0;
         while deleted < count as u64 {
             let (handler, id) = self.inner.retire_from.lock().clone();
@@ -265,17 +319,47 @@ impl Registry for Database {
     }
 }
 
-fn lost(asked: impl Iterator<Item = Uuid>, ours: &[SqliteRow]) -> Result<Vec<Uuid>> {
-    let ours = ours.iter().map(|row| event_id(row, 0)).collect::<Result<std::collections::HashSet<_>>>()?;
-    Ok(asked.filter(|id| !ours.contains(id)).collect())
-}
-
 fn event_id(row: &SqliteRow, column: usize) -> Result<Uuid> {
     get::<&str>(row, column)?.parse().map_err(|_| corrupt("an event id is no UUID"))
 }
 
 fn attempt(row: &SqliteRow, column: usize) -> Result<u32> {
     u32::try_from(unsigned(row, column)?).map_err(|_| corrupt("an attempt is no small number"))
+}
+
+/// A row of [`ASK`].
+fn stored_row(row: &SqliteRow) -> Result<Row> {
+    let time = |column| Ok(get::<Option<i64>>(row, column)?.map(Timestamp));
+    let status = get::<&str>(row, 4)?;
+    Ok(Row {
+        aggregate_id: get(row, 2)?,
+        sequence: unsigned(row, 3)?,
+        status: Status::parse(status).ok_or_else(|| corrupt(format!("{status} is no status of a claim")))?,
+        started_at: time(5)?,
+        owner: None,
+        heartbeat_at: time(6)?,
+        processed_at: time(7)?,
+        attempt: attempt(row, 8)?,
+        last_error: get(row, 9)?,
+    })
+}
+
+impl Row {
+    fn seen(&self, handler: &str, event_id: Uuid) -> ClaimRow {
+        ClaimRow {
+            handler: handler.to_owned(),
+            event_id,
+            aggregate_id: self.aggregate_id.clone(),
+            sequence_number: self.sequence,
+            status: self.status.as_str().to_owned(),
+            started_at: self.started_at,
+            owner: self.owner.as_ref().map(Owner::to_string),
+            heartbeat_at: self.heartbeat_at,
+            processed_at: self.processed_at,
+            attempt_count: self.attempt,
+            last_error: self.last_error.clone(),
+        }
+    }
 }
 
 fn claim_row(row: &SqliteRow) -> Result<ClaimRow> {

@@ -19,6 +19,8 @@ use crate::port::read_model::{Batch, Change, DocumentKey, EventChanges, Node};
 use crate::port::registry::{Claim, ClaimFilter, Claimed, Finished, Owner};
 use crate::port::{index, read_model, registry};
 
+mod claims;
+
 const T0: Timestamp = Timestamp(1_765_929_600_000);
 const P0: Partition = Partition(0);
 
@@ -305,7 +307,7 @@ async fn a_call_dropped_half_way_is_done_whole_or_not_at_all() {
         assert_eq!(answers, [Claimed::Yes { attempt: 1 }, Claimed::Yes { attempt: 1 }]);
         give_up(model.apply(batch(&owner, &rows)), n).await;
         // The writer's next turn rolls back what is open.
-        registry.heartbeat(PROJECTION, &owner, &[], T0).await.unwrap();
+        drop(database.inner.writer.turn().await.unwrap());
         let keys: Vec<_> = batch(&owner, &rows).events.iter().map(document_key).collect();
         let documents = model.documents("live", &keys).await.unwrap();
         let filter = ClaimFilter {
@@ -368,6 +370,7 @@ async fn operators_see_the_status_of_commands() {
     };
     fail(1, registry::Status::Failed).await;
     fail(2, registry::Status::Parked).await;
+    registry.rows(&ClaimFilter { limit: 1, ..ClaimFilter::default() }).await.unwrap();
     let sql = "SELECT command_id, command_type, status, last_error FROM command_status ORDER BY sequence_number, \
                aggregate_id";
     let found = database.inner.readers.run(sql, Arguments::default()).await.unwrap();
@@ -416,7 +419,8 @@ async fn statements_of_the_busy_path_seek_and_never_walk() {
                 ]
                 .iter()
                 .any(|harmless| step.contains(harmless));
-            assert!(!walks && !step.ends_with("(handler=?)"), "{step}\n{statement}");
+            let whole_handler = step.ends_with("(handler=?)") && !step.contains("processed_events_unfinished");
+            assert!(!walks && !whole_handler, "{step}\n{statement}");
         }
         explained += 1;
     }

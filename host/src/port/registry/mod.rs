@@ -38,6 +38,12 @@ impl Status {
             Status::Parked => "parked",
         }
     }
+
+    /// The status that this text in the table names.
+    pub fn parse(text: &str) -> Option<Status> {
+        let all = [Status::Processing, Status::Done, Status::Failed, Status::SkippedStale, Status::Parked];
+        all.into_iter().find(|status| status.as_str() == text)
+    }
 }
 
 /// Who claims: one run of one process. A later run of the same process has a greater `run`.

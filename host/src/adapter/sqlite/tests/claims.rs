@@ -1,0 +1,117 @@
+//! What the registry keeps in memory, and what of it is in the file when the process dies.
+
+use super::*;
+use crate::port::read_model::ReadModel as _;
+use crate::port::registry::{Registry as _, Status};
+
+const WORKER: &str = "Account:worker";
+
+fn claim(n: u64) -> Claim {
+    Claim { event_id: Uuid::from_u128(n.into()), aggregate_id: "a".into(), sequence: Sequence(n) }
+}
+
+async fn claimed(database: &Database, consumer: &str, by: &Owner, n: u64) -> Claimed {
+    database.claim(consumer, by, &[claim(n)], 1000, T0).await.unwrap().remove(0)
+}
+
+/// Opens the file as the next run finds it: nothing is written by this one any more.
+async fn after_a_crash(file: &Path) -> Database {
+    Database::open(file).await.unwrap()
+}
+
+async fn stored(database: &Database) -> Vec<(String, i64)> {
+    let sql = "SELECT status, sequence_number FROM processed_events ORDER BY sequence_number";
+    let rows = database.inner.readers.run(sql, Arguments::default()).await.unwrap();
+    rows.iter().map(|row| (row.get_unchecked(0), row.get_unchecked(1))).collect()
+}
+
+#[tokio::test]
+async fn a_claim_costs_no_write_and_its_end_is_written_with_the_checkpoint() {
+    let (folder, me) = (Folder::new(), me());
+    let file = folder.path();
+    let database = Database::open(&file).await.unwrap();
+    let claims = [claim(1), claim(2)];
+    database.claim(WORKER, &me, &claims, 1000, T0).await.unwrap();
+    assert!(database.done(WORKER, &me, &finished(&claims[..1]), T0).await.unwrap().is_empty());
+    assert!(stored(&database).await.is_empty());
+    database.set_checkpoint(WORKER, P0, Position(7)).await.unwrap();
+    assert_eq!(stored(&database).await, [("done".into(), 1)]);
+    let next = after_a_crash(&file).await;
+    assert_eq!(next.checkpoints().await.unwrap(), [(WORKER.into(), P0, Position(7))]);
+    assert_eq!(claimed(&next, WORKER, &me, 1).await, Claimed::DuplicateDone);
+    // The open one is forgotten, with its attempt.
+    assert_eq!(claimed(&next, WORKER, &me, 2).await, Claimed::Yes { attempt: 1 });
+}
+
+#[tokio::test]
+async fn an_open_claim_that_is_passed_gets_a_row_and_is_not_taken_for_handled() {
+    let (folder, me) = (Folder::new(), me());
+    let file = folder.path();
+    let database = Database::open(&file).await.unwrap();
+    let claims = [claim(1), claim(3)];
+    for consumer in [WORKER, PROJECTION] {
+        database.claim(consumer, &me, &claims, 1000, T0).await.unwrap();
+    }
+    database.done(WORKER, &me, &finished(&claims[1..]), T0).await.unwrap();
+    database.settle().await.unwrap();
+    let passing = Batch { finished: finished(&claims[1..]), ..batch(&me, &segment(0, 1)) };
+    assert!(database.read_model().apply(passing).await.unwrap().fenced.is_empty());
+    let next = after_a_crash(&file).await;
+    for consumer in [WORKER, PROJECTION] {
+        // Its process is gone, whoever that was.
+        let other = Owner { name: "host:b".into(), run: 1 };
+        assert_eq!(claimed(&next, consumer, &other, 1).await, Claimed::Yes { attempt: 2 }, "{consumer}");
+        assert_eq!(claimed(&next, consumer, &me, 2).await, Claimed::Stale);
+    }
+}
+
+#[tokio::test]
+async fn failed_and_parked_rows_are_found_again() {
+    let (folder, me) = (Folder::new(), me());
+    let file = folder.path();
+    let database = Database::open(&file).await.unwrap();
+    let claims = [claim(1), claim(2), claim(3)];
+    database.claim(WORKER, &me, &claims, 1000, T0).await.unwrap();
+    for (event, status) in finished(&claims).iter().zip([Status::Failed, Status::Parked, Status::Parked]) {
+        assert!(database.fail(WORKER, &me, event, status, "why", T0).await.unwrap());
+    }
+    database.settle().await.unwrap();
+    let next = after_a_crash(&file).await;
+    assert_eq!(claimed(&next, WORKER, &me, 1).await, Claimed::Yes { attempt: 2 });
+    assert_eq!(claimed(&next, WORKER, &me, 2).await, Claimed::Parked);
+    assert!(next.release(WORKER, claim(3).event_id, T0).await.unwrap());
+    assert_eq!(claimed(&next, WORKER, &me, 3).await, Claimed::Yes { attempt: 2 });
+    let filter = ClaimFilter { event_ids: vec![claim(1).event_id], limit: 1, ..ClaimFilter::default() };
+    let row = next.rows(&filter).await.unwrap().remove(0);
+    assert_eq!((row.status.as_str(), row.last_error.as_deref()), ("processing", Some("why")));
+}
+
+#[tokio::test]
+async fn what_the_file_has_as_done_stays_done() {
+    let (folder, me) = (Folder::new(), me());
+    let database = folder.empty().await;
+    let rows = segment(0, 1);
+    let wanted = claims(&rows, EventKind::Domain);
+    database.claim(PROJECTION, &me, &wanted, 1000, T0).await.unwrap();
+    database.read_model().apply(batch(&me, &rows)).await.unwrap();
+    // As if the answer had been lost: the claim is open in memory.
+    database.inner.ledger.lock().claim(PROJECTION, &me, &wanted, 1000, T0, Default::default());
+    let filter = ClaimFilter { event_ids: vec![wanted[0].event_id], limit: 1, ..ClaimFilter::default() };
+    assert_eq!(database.rows(&filter).await.unwrap()[0].status, "done");
+    assert_eq!(database.rows(&ClaimFilter { limit: 9, ..ClaimFilter::default() }).await.unwrap()[0].status, "done");
+    assert_eq!(database.read_model().apply(batch(&me, &rows)).await.unwrap().fenced, [wanted[0].event_id]);
+    let answers = database.claim(PROJECTION, &me, &wanted, 1000, T0).await.unwrap();
+    assert_eq!(answers, [Claimed::DuplicateDone]);
+}
+
+#[tokio::test]
+async fn many_ended_claims_do_not_wait_for_a_checkpoint() {
+    let (folder, me) = (Folder::new(), me());
+    let database = folder.empty().await;
+    for first in [1, 5_001] {
+        let claims: Vec<Claim> = (first..first + 5_000).map(claim).collect();
+        database.claim(WORKER, &me, &claims, 1000, T0).await.unwrap();
+        database.done(WORKER, &me, &finished(&claims), T0).await.unwrap();
+    }
+    assert_eq!(stored(&database).await.len(), 5_000);
+}
