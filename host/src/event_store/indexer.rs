@@ -16,8 +16,8 @@ use crate::port::index::{Applied, SegmentRows, Watermark};
 
 /// Events that one transaction takes: long enough to be cheap, short enough not to hold the database.
 const APPLY_EVENTS_MAX: usize = 8_192;
-/// Events that are worth a transaction of their own.
-const LINGER_EVENTS: usize = 512;
+/// Events that are worth a transaction of their own: ids are random, so that a few hundred of them write a page each.
+const LINGER_EVENTS: usize = 4_096;
 /// Pauses after a failure: the first, and the longest.
 const RETRY_FIRST_MS: u64 = 50;
 const RETRY_MAX_MS: u64 = 5_000;

@@ -28,8 +28,8 @@ fn options(path: &Path, cache_kib: u32) -> SqliteConnectOptions {
 }
 
 pub(super) fn writer_options(path: &Path) -> SqliteConnectOptions {
-    // Checkpoints copy pages that were written many times only once: every 16 MiB instead of every 4.
-    options(path, 32 * 1024).pragma("wal_autocheckpoint", "4000").pragma("journal_size_limit", "67108864")
+    // Checkpoints copy pages that were written many times only once: every 64 MiB instead of every 4.
+    options(path, 32 * 1024).pragma("wal_autocheckpoint", "16000").pragma("journal_size_limit", "134217728")
 }
 
 fn reader_options(path: &Path) -> SqliteConnectOptions {
