@@ -96,8 +96,8 @@ impl<E> Decision<E> {
 pub trait InstanceHandler {
     /// `None` stands for "does not exist", before the first event and after a deletion: return `None` from
     /// `evolve` for an event that deletes, and readers see the aggregate as absent.
-    type State: Serialize + DeserializeOwned;
-    type Command: Message;
+    type State: Serialize + DeserializeOwned + 'static;
+    type Command: Message + 'static;
     type Event: Message;
 
     fn manifest() -> Manifest;
@@ -187,7 +187,7 @@ impl Write {
 
 /// Turns events into documents, nodes and edges. World `projection-handler`.
 pub trait ProjectionHandler {
-    type Event: Message;
+    type Event: Message + 'static;
 
     fn manifest() -> Manifest;
 

@@ -65,6 +65,7 @@ mod handler;
 pub mod ids;
 pub mod json;
 mod manifest;
+mod memo;
 mod message;
 mod model;
 pub mod testing;

@@ -11,7 +11,7 @@ use crate::event_store::Record;
 use crate::port;
 use crate::port::read_model::{Batch, Change, Document, DocumentKey, EventChanges};
 use crate::port::registry::{Claimed, Finished};
-use crate::sandbox::{ActiveHandler, Failure, FetchedDocument, Handler, Ordering};
+use crate::sandbox::{ActiveHandler, CausedChange, Failure, FetchedDocument, Handler, Ordering, Projecting};
 use crate::state::held::BatchNumber;
 use crate::state::{Context, Error, Place, Presented, Upcasters, finished, offload_some};
 
@@ -33,6 +33,13 @@ impl Item {
     fn finished(&self) -> Finished {
         finished(&self.record, self.attempt)
     }
+}
+
+/// What a handler wants to see before it projects.
+enum Asked {
+    /// It wants nothing, and has projected.
+    Nothing(Vec<CausedChange>),
+    For(Vec<DocumentKey>, Projecting),
 }
 
 /// Why a run of events was not applied.
@@ -121,20 +128,29 @@ impl Step<'_> {
         let (active, parts) = (&self.active, &self.context.parts);
         let started = Instant::now();
         let records: Arc<[Record]> = items.iter().map(|item| item.record.clone()).collect();
-        let mut keys: Vec<DocumentKey> =
-            self.call(&records, |handler, presented| handler.project_needs(&presented.events())).await?;
-        keys.sort();
-        keys.dedup();
-        let documents: Vec<Document> = parts.read_model.documents(LIVE, &keys).await?.into_iter().flatten().collect();
-        let changes = self
-            .call(&records, move |handler, presented| {
-                let fetched: Vec<FetchedDocument<'_>> =
-                    documents.iter().map(|d| FetchedDocument { key: &d.key, body: d.body.get() }).collect();
-                let mut changes = handler.project(&presented.events(), &fetched)?;
-                changes.iter_mut().for_each(|caused| caused.cause = presented.source(caused.cause));
-                Ok(changes)
-            })
-            .await?;
+        let asked = self.call(&records, |handler, presented| {
+            let (mut projecting, events) = (handler.projecting()?, presented.events());
+            let keys = projecting.needs(&events)?;
+            match keys.is_empty() {
+                true => projecting.project(&events, &[]).map(|changes| Asked::Nothing(by_record(changes, presented))),
+                false => Ok(Asked::For(keys, projecting)),
+            }
+        });
+        let changes = match asked.await? {
+            Asked::Nothing(changes) => changes,
+            Asked::For(mut keys, projecting) => {
+                keys.sort();
+                keys.dedup();
+                let documents: Vec<Document> =
+                    parts.read_model.documents(LIVE, &keys).await?.into_iter().flatten().collect();
+                let project = self.call(&records, move |_, presented| {
+                    let fetched: Vec<FetchedDocument<'_>> =
+                        documents.iter().map(|d| FetchedDocument { key: &d.key, body: d.body.get() }).collect();
+                    projecting.project(&presented.events(), &fetched).map(|changes| by_record(changes, presented))
+                });
+                project.await?
+            }
+        };
         parts.metrics.call(&active.name, "project").observe(started.elapsed(), None);
         let mut by_cause: HashMap<usize, Vec<Change>> = HashMap::new();
         for caused in changes {
@@ -200,6 +216,12 @@ impl Step<'_> {
         })
         .await
     }
+}
+
+/// Changes with the record that caused each, which may have been presented as several events.
+fn by_record(mut changes: Vec<CausedChange>, presented: &Presented<'_>) -> Vec<CausedChange> {
+    changes.iter_mut().for_each(|caused| caused.cause = presented.source(caused.cause));
+    changes
 }
 
 fn stopped(failure: &Failure) -> Stopped {

@@ -1,5 +1,5 @@
 //! A loaded component and the calls to it. Each call runs in a fresh instance; the rounds of `needs` and the `decide`
-//! of one command share one and nothing else does. All calls block for as long as the guest computes: keep them off
+//! of one command share one, the `needs` and the `project` of one batch do, and nothing else does. All calls block for as long as the guest computes: keep them off
 //! the threads that do I/O.
 
 use std::fmt;
@@ -136,20 +136,10 @@ impl Handler {
         live.call(&self.core, |guest, store, checker| guest.compare(store, checker, older, newer))
     }
 
-    /// Projections: the documents to fetch before [`Handler::project`].
-    pub fn project_needs(&self, events: &[RecordedEvent]) -> Result<Vec<DocumentKey>, Failure> {
-        let mut live = self.core.open(CallKind::ProjectNeeds, NO_CONTEXT)?;
-        live.call(&self.core, |guest, store, checker| guest.project_needs(store, checker, events))
-    }
-
-    /// Projections: what the events change. A document that does not exist is left out of `documents`.
-    pub fn project(
-        &self,
-        events: &[RecordedEvent],
-        documents: &[FetchedDocument],
-    ) -> Result<Vec<CausedChange>, Failure> {
-        let mut live = self.core.open(CallKind::Project, NO_CONTEXT)?;
-        live.call(&self.core, |guest, store, checker| guest.project(store, checker, events, documents))
+    /// Projections: opens a fresh instance for one batch of events: its `needs` and its `project` share it.
+    pub fn projecting(&self) -> Result<Projecting, Failure> {
+        let live = self.core.open(CallKind::Project, NO_CONTEXT)?;
+        Ok(Projecting { core: self.core.clone(), live })
     }
 
     /// Upcasters: one stored event as one or more newer ones.
@@ -195,6 +185,34 @@ impl Decision {
 impl fmt::Debug for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "decision by {} {}", self.core.identity.name, self.core.identity.digest)
+    }
+}
+
+/// One batch of events being projected, in an instance of its own.
+pub struct Projecting {
+    core: Arc<Core>,
+    live: Live,
+}
+
+impl Projecting {
+    /// The documents to fetch before [`Projecting::project`] is given the same events.
+    pub fn needs(&mut self, events: &[RecordedEvent]) -> Result<Vec<DocumentKey>, Failure> {
+        self.live.call(&self.core, |guest, store, checker| guest.project_needs(store, checker, events))
+    }
+
+    /// What the events change; gives the instance up. A document that does not exist is left out of `documents`.
+    pub fn project(
+        mut self,
+        events: &[RecordedEvent],
+        documents: &[FetchedDocument],
+    ) -> Result<Vec<CausedChange>, Failure> {
+        self.live.call(&self.core, |guest, store, checker| guest.project(store, checker, events, documents))
+    }
+}
+
+impl fmt::Debug for Projecting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "projection by {} {}", self.core.identity.name, self.core.identity.digest)
     }
 }
 

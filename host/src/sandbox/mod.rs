@@ -33,7 +33,7 @@ pub use catalog::{Active, ActiveHandler, Catalog, CatalogError};
 pub use describe::{Collection, Contract, Description, Ordering, Version};
 pub use engine::{Options, Sandbox};
 pub use failure::{Error, Failure, LimitKind};
-pub use handler::{CallContext, Decision, Handler, World};
+pub use handler::{CallContext, Decision, Handler, Projecting, World};
 pub use limits::Limits;
 pub use types::{
     AggregateRef, CausedChange, Command, Comparison, FetchedDocument, Header, Level, NewCommand, NewEvent, Outcome,

@@ -21,7 +21,6 @@ pub(super) enum CallKind {
     Decide,
     Evolve,
     Compare,
-    ProjectNeeds,
     Project,
     Upcast,
 }
@@ -33,7 +32,6 @@ impl CallKind {
             CallKind::Decide => "decide",
             CallKind::Evolve => "evolve",
             CallKind::Compare => "compare",
-            CallKind::ProjectNeeds => "needs",
             CallKind::Project => "project",
             CallKind::Upcast => "upcast",
         }

@@ -139,7 +139,7 @@ fn sleeping_takes_no_time() {
 #[test]
 fn calling_what_the_world_lacks_is_a_fault() {
     assert_fault(decider().compare("{}", "{}"), "wrong-world", "compare");
-    assert_fault(decider().project(&[], &[]), "wrong-world", "project");
+    assert_fault(decider().projecting().unwrap().project(&[], &[]), "wrong-world", "project");
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn more_instances_than_the_pool_holds_are_told_to_come_back() {
 #[test]
 fn a_projection_that_lies_is_a_fault() {
     let projector = sandbox().load(&component("projector")).unwrap();
-    let project = |name: &str| projector.project(&[event(name, "1"), event("NOTED", "2")], &[]);
+    let project = |name: &str| projector.projecting().unwrap().project(&[event(name, "1"), event("NOTED", "2")], &[]);
     for (name, words) in [
         ("RUBBISH", "no JSON object"),
         ("ARRAY", "no JSON object"),
@@ -201,10 +201,11 @@ fn a_projection_that_lies_is_a_fault() {
 fn a_projection_reads_documents_and_answers_with_causes() {
     let projector = sandbox().load(&component("projector")).unwrap();
     let events = [event("NOTED", "1"), event("NOTED", "2")];
-    let keys = projector.project_needs(&events).unwrap();
+    let mut projecting = projector.projecting().unwrap();
+    let keys = projecting.needs(&events).unwrap();
     assert_eq!(keys.len(), 2);
     let documents = [FetchedDocument { key: &keys[0], body: "{\"old\":true}" }];
-    let changes = projector.project(&events, &documents).unwrap();
+    let changes = projecting.project(&events, &documents).unwrap();
     assert_eq!(changes.iter().map(|change| change.cause).collect::<Vec<_>>(), [0, 0, 1, 1, 1]);
     match &changes[0].change {
         crate::port::read_model::Change::Put { body, .. } => assert_eq!(body.get(), "{\"old\":true}"),
