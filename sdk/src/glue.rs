@@ -133,14 +133,9 @@ fn remembered_events<E: Message + 'static>(events: Vec<RecordedEvent>) -> Result
 pub(crate) fn recorded<E: Message>(event: &RecordedEvent) -> Result<Recorded<E>, Fault> {
     let RecordedEvent { id, name, schema_version, source, seq, at, data, headers } = event;
     match E::parse(name, Some(schema_version), data) {
-        Some(Ok(body)) => Ok(Recorded {
-            id: id.clone(),
-            source: source.clone(),
-            seq: *seq,
-            at: *at,
-            headers: headers.clone(),
-            body,
-        }),
+        Some(Ok(body)) => {
+            Ok(Recorded { id: id.clone(), source: source.clone(), seq: *seq, at: *at, headers: headers.clone(), body })
+        }
         Some(Err(message)) => Err(Fault::new("unreadable-event", format!("{name} {schema_version}: {message}"))),
         None => Err(Fault::new("unknown-event", format!("{name} {schema_version} is not understood here"))),
     }

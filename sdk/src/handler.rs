@@ -1,11 +1,18 @@
 //! The traits a handler implements, and the typed views it is given.
 
+use crate::memo::Memo;
 use crate::{
     Aggregate, Context, DocKey, Document, Fault, Header, Manifest, Message, NewCommand, Problem, ReadValue, Stored,
 };
 use crate::{Timestamp, Write, json};
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
+use std::rc::Rc;
+
+thread_local! {
+    /// A decision reads a handful of others again and again; one that reads more reads them anew.
+    static SHARED: Memo<String, 16> = const { Memo::new() };
+}
 
 /// A command with its payload already read.
 #[derive(Clone, Debug)]
@@ -49,6 +56,13 @@ impl Reads {
             Some(state) => json::read(&format!("state of {kind}/{id}"), state).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// As [`Reads::get`]; what was read is kept for the next round of `needs` and for `decide`.
+    pub fn shared<T: DeserializeOwned + 'static>(&self, kind: &str, id: &str) -> Result<Option<Rc<T>>, Fault> {
+        let Some(state) = self.find(kind, id).and_then(|value| value.state.as_ref()) else { return Ok(None) };
+        let read = |text: &String| json::read(&format!("state of {kind}/{id}"), text);
+        SHARED.with(|memo| memo.get(state.clone(), read)).map(Some)
     }
 
     /// Whether the aggregate exists. Spares reading its state.

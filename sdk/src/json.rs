@@ -40,7 +40,17 @@ pub fn merge_patch(target: &mut Map<String, Value>, patch: &Map<String, Value>) 
 
 /// Appends one segment to a JSON pointer, escaped as RFC 6901 wants it.
 pub fn pointer(base: &str, segment: &str) -> String {
-    format!("{base}/{}", segment.replace('~', "~0").replace('/', "~1"))
+    let mut pointer = String::with_capacity(base.len() + 1 + segment.len());
+    pointer.push_str(base);
+    pointer.push('/');
+    for character in segment.chars() {
+        match character {
+            '~' => pointer.push_str("~0"),
+            '/' => pointer.push_str("~1"),
+            other => pointer.push(other),
+        }
+    }
+    pointer
 }
 
 #[cfg(test)]

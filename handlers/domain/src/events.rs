@@ -1,8 +1,8 @@
 //! The data of the events of databases, classes and instances. Several handlers read what one of them writes.
 
 use crate::class::Class;
+use crate::data::Data;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub struct InstanceWritten {
     pub db_name: String,
     pub class_id: String,
     pub instance_id: String,
-    pub data: Map<String, Value>,
+    pub data: Data,
     /// The references of `data` by predicate, so that nobody needs the class to tell them from properties. A
     /// predicate that once had references stays, with an empty list.
     pub relationships: BTreeMap<String, Vec<String>>,

@@ -3,6 +3,7 @@
 //! Pure data and checks; it decides nothing. The shapes here are stored for ever: add fields, never change one.
 
 pub mod class;
+pub mod data;
 pub mod events;
 pub mod lineage;
 pub mod names;

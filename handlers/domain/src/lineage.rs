@@ -4,6 +4,7 @@ use crate::class::{Class, Property, Relationship};
 use crate::events::ClassDefined;
 use crate::names::{ONTOLOGY_CLASS, class_id};
 use carryall_sdk::{Aggregate, Fault, Reads};
+use std::rc::Rc;
 
 /// A class may have up to five classes above it: the rounds in which a decision may read are few.
 pub const DEPTH_MAX: usize = 6;
@@ -26,14 +27,14 @@ pub enum End {
 /// The classes met on the way up, nearest first.
 #[derive(Clone, Debug)]
 pub struct Lineage {
-    pub classes: Vec<ClassDefined>,
+    pub classes: Vec<Rc<ClassDefined>>,
     pub end: End,
 }
 
 impl Lineage {
     /// Walks up from `first`; `below` is a class that must not be met again.
     pub fn walk(reads: &Reads, db: &str, first: &str, below: Option<&str>) -> Result<Self, Fault> {
-        let mut classes: Vec<ClassDefined> = Vec::new();
+        let mut classes: Vec<Rc<ClassDefined>> = Vec::new();
         let mut next = Some(first.to_owned());
         while let Some(id) = next {
             let end = if below == Some(&id) || classes.iter().any(|known| known.class_id == id) {
@@ -48,7 +49,7 @@ impl Lineage {
             if let Some(end) = end {
                 return Ok(Self { classes, end });
             }
-            match reads.get::<ClassDefined>(ONTOLOGY_CLASS, &class_id(db, &id))? {
+            match reads.shared::<ClassDefined>(ONTOLOGY_CLASS, &class_id(db, &id))? {
                 Some(class) => {
                     next = class.class.parent.clone();
                     classes.push(class);

@@ -13,6 +13,7 @@ mod references;
 mod state;
 
 use carryall_domain::VERSION;
+use carryall_domain::data::Data;
 use carryall_domain::events::{InstanceDeleted, InstanceEvent as Event, InstanceWritten};
 use carryall_domain::lineage::{End, Lineage};
 use carryall_domain::names::{DATABASE, INSTANCE, INSTANCE_BATCH, ONTOLOGY_CLASS, split_instance};
@@ -146,7 +147,7 @@ fn update(
         Ok(lineage) => lineage,
         Err(problem) => return Ok(Decision::reject(problem)),
     };
-    let mut merged = instance.data.clone();
+    let mut merged = instance.data.map()?.clone();
     merge_patch(&mut merged, &write.data);
     // A property that became required since gets its default; one that was removed on purpose does not.
     let data = check::with_defaults(&lineage, merged, check::Defaults::OfRequired);
@@ -189,7 +190,7 @@ fn judge(
         db_name: target.db.into(),
         class_id: target.class.into(),
         instance_id: target.id.into(),
-        data,
+        data: Data::new(data)?,
         relationships,
     }))
 }

@@ -34,7 +34,7 @@ pub(crate) fn wanted(
     let lineage = Lineage::walk(have, target.db, target.class, None)?;
     let mut wanted = lineage.wanted(target.db);
     wanted.extend(read_classes(target.db, &lineage));
-    for reference in added(&lineage, data, before) {
+    for reference in added(&lineage, data, before)? {
         if reference.class == target.class && reference.instance == target.id {
             continue;
         }
@@ -61,7 +61,7 @@ pub(crate) fn check(
     data: &Map<String, Value>,
     before: Option<&InstanceWritten>,
 ) -> Result<Vec<Problem>, Fault> {
-    let added = added(lineage, data, before);
+    let added = added(lineage, data, before)?;
     if added.len() > ADDED_MAX {
         let message = format!("one command adds at most {ADDED_MAX} references; add the others with updates");
         return Ok(vec![Problem::new("too-many-references", message)]);
@@ -74,14 +74,18 @@ pub(crate) fn check(
 }
 
 /// The references of the data that `before` does not have, under whatever predicate.
-fn added<'a>(lineage: &Lineage, data: &'a Map<String, Value>, before: Option<&InstanceWritten>) -> Vec<Reference<'a>> {
+fn added<'a>(
+    lineage: &Lineage,
+    data: &'a Map<String, Value>,
+    before: Option<&InstanceWritten>,
+) -> Result<Vec<Reference<'a>>, Fault> {
     let mut all = references(lineage, data);
     if let Some(before) = before {
         let known: BTreeSet<(&str, &str)> =
-            references(lineage, &before.data).iter().map(|known| (known.class, known.instance)).collect();
+            references(lineage, before.data.map()?).iter().map(|known| (known.class, known.instance)).collect();
         all.retain(|reference| !known.contains(&(reference.class, reference.instance)));
     }
-    all
+    Ok(all)
 }
 
 fn check_one(

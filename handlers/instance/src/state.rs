@@ -1,8 +1,8 @@
 //! The state of an instance or of a batch.
 
+use carryall_domain::data::Data;
 use carryall_domain::events::{BatchAccepted, InstanceWritten};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// Written without a tag, since readers know the kind of the aggregate. Read through one struct of all fields:
@@ -19,7 +19,7 @@ struct Fields {
     db_name: String,
     class_id: String,
     instance_id: Option<String>,
-    data: Option<Map<String, Value>>,
+    data: Option<Data>,
     relationships: Option<BTreeMap<String, Vec<String>>>,
     count: Option<u64>,
     instance_ids: Option<Vec<String>>,

@@ -211,7 +211,7 @@ fn judge(
     if let Some(parent) = class.parent.as_deref().filter(|_| problems.is_empty()) {
         let lineage = Lineage::walk(&context.reads, db, parent, Some(id))?;
         problems.extend(judge_lineage(&lineage)?);
-        ancestors = lineage.classes.into_iter().map(|class| class.class_id).collect();
+        ancestors = lineage.classes.iter().map(|class| class.class_id.clone()).collect();
     }
     if !problems.is_empty() {
         return Ok(Err(Decision::Rejected(problems)));

@@ -4,13 +4,13 @@
 //! document. Every write belongs to the aggregate of its event.
 
 use carryall_domain::class::Class;
+use carryall_domain::data::Data;
 use carryall_domain::events::{
     BatchAccepted, ClassDefined, ClassDeleted, DatabaseCreated, DatabaseDeleted, InstanceDeleted, InstanceWritten,
 };
 use carryall_domain::names::{DATABASE, INSTANCE, INSTANCE_BATCH, ONTOLOGY_CLASS, instance_id, split_reference};
 use carryall_sdk::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 const DATABASES: &str = "databases";
 const CLASSES: &str = "classes";
@@ -52,7 +52,7 @@ struct InstanceDocument<'a> {
     instance_id: &'a str,
     class_id: &'a str,
     db_name: &'a str,
-    data: &'a Map<String, Value>,
+    data: &'a Data,
     sequence_number: u64,
     created_at: &'a str,
     updated_at: &'a str,
