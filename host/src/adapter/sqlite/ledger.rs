@@ -301,8 +301,10 @@ impl Ledger {
     /// it would be taken for handled after a crash.
     pub(super) fn leaves_behind(&self, handler: &str, ending: &Unwritten) -> bool {
         let ends: HashSet<&Uuid> = ending.rows.iter().map(|(_, id, _, _)| id).collect();
-        let versions: HashMap<&str, u64> = ending.versions.iter().map(|(_, id, version, _)| (&**id, *version)).collect();
-        let passed = |row: &Row| versions.get(row.aggregate_id.as_str()).is_some_and(|version| *version >= row.sequence);
+        let versions: HashMap<&str, u64> =
+            ending.versions.iter().map(|(_, id, version, _)| (&**id, *version)).collect();
+        let passed =
+            |row: &Row| versions.get(row.aggregate_id.as_str()).is_some_and(|version| *version >= row.sequence);
         let mut rows = self.consumers.get(handler).into_iter().flat_map(|consumer| &consumer.rows);
         rows.any(|(id, (row, _))| row.is_open() && !ends.contains(id) && passed(row))
     }

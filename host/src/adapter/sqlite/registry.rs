@@ -118,11 +118,7 @@ pub(super) const BUSY_SQL: &[&str] = &[ASK, WRITE, ROWS_BY_ID, RETIRE];
 impl Database {
     /// Writes what ended in memory; with `open`, the open claims as well; and a consumer's checkpoint in the same
     /// transaction, so that none is ahead of the rows it covers (I7).
-    pub(super) async fn write_claims(
-        &self,
-        open: bool,
-        checkpoint: Option<(&str, Partition, Position)>,
-    ) -> Result<()> {
+    pub(super) async fn write_claims(&self, open: bool, checkpoint: Option<(&str, Partition, Position)>) -> Result<()> {
         let _one_at_a_time = self.inner.writing_claims.lock().await;
         let unwritten = self.inner.ledger.lock().unwritten(open);
         if unwritten.rows.is_empty() && unwritten.versions.is_empty() && checkpoint.is_none() {
@@ -152,11 +148,8 @@ impl Database {
         let ids: Vec<Uuid> = claims.iter().map(|claim| claim.event_id).collect();
         let mut versions: HashMap<String, u64> = claims.iter().map(|c| (c.aggregate_id.clone(), 0)).collect();
         let names: Vec<&String> = versions.keys().collect();
-        let arguments = Arguments::default()
-            .with(handler.to_owned())
-            .with(json(&ids))
-            .with(json(&names))
-            .with(unfinished);
+        let arguments =
+            Arguments::default().with(handler.to_owned()).with(json(&ids)).with(json(&names)).with(unfinished);
         let mut stored = Stored::default();
         for row in &self.inner.readers.run(ASK, arguments).await.map_err(failed)? {
             match get::<i64>(row, 0)? {
