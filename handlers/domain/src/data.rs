@@ -1,5 +1,5 @@
-//! What an instance holds, as JSON text that is read when somebody looks into it. Folding and projecting pass it on as it
-//! is: only a decision looks inside.
+//! What an instance holds, as JSON text that is read when somebody looks into it. Folding and projecting pass it on as
+//! it is: only a decision looks inside.
 
 use carryall_sdk::Fault;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -1,6 +1,6 @@
 //! The registry of processed events: claims are taken, renewed and ended in memory ([`Ledger`]), and written when they
-//! ended, many in one transaction, with the checkpoint that covers them (I6, I7, decision 0009). The table is asked about
-//! a claim only when memory cannot tell: then nothing may go from memory to the table until the claim is answered.
+//! ended, many in one transaction, with the checkpoint that covers them (I6, I7, decision 0009). The table is asked
+//! about a claim only when memory cannot tell: then nothing may go from memory to the table until it is answered.
 
 use std::collections::{BTreeMap, HashMap};
 
