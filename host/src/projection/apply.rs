@@ -8,6 +8,7 @@ use super::LIVE;
 use crate::domain::{Aggregate, AggregateId, AggregateType, Position};
 use crate::error::{Classified, Kind};
 use crate::event_store::Record;
+use crate::failpoint;
 use crate::port;
 use crate::port::read_model::{Batch, Change, Document, DocumentKey, EventChanges};
 use crate::port::registry::{Claimed, Finished};
@@ -126,6 +127,7 @@ impl Step<'_> {
 
     async fn project_and_apply(&self, items: &[Item], checkpoint: Option<Position>) -> Result<(), Stopped> {
         let (active, parts) = (&self.active, &self.context.parts);
+        failpoint::pass("project.before");
         let started = Instant::now();
         let records: Arc<[Record]> = items.iter().map(|item| item.record.clone()).collect();
         let asked = self.call(&records, |handler, presented| {
@@ -186,7 +188,9 @@ impl Step<'_> {
             checkpoint: checkpoint.map(|position| (*partition, position)),
             now: parts.clock.now(),
         };
+        port::fail_at("apply.before")?;
         let applied = parts.read_model.apply(batch).await?;
+        failpoint::pass("apply.after");
         if let Some((_, words)) = applied.foreign.first() {
             return Err(Stopped::Poison { reason: "fault", message: words.clone() });
         }

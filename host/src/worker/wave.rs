@@ -12,6 +12,7 @@ use super::outcome::Decided;
 use crate::domain::{Aggregate, EventKind};
 use crate::error::{Classified, Kind};
 use crate::event_store::{AppendError, Appended, Record};
+use crate::failpoint;
 use crate::port::registry::Claimed;
 use crate::sandbox::ActiveHandler;
 use crate::state::held::BatchNumber;
@@ -141,6 +142,7 @@ impl Wave<'_> {
         }
         let parts = &self.context.parts;
         let answers = decide(&self.worker.states, &parts.metrics, jobs, parts.clock.now()).await;
+        failpoint::pass("decide.after");
         let mut pending = Vec::with_capacity(answers.len());
         for (job, answer) in answers {
             match answer {
@@ -189,7 +191,9 @@ impl Wave<'_> {
             }
         }
         if !outcomes.is_empty() {
+            failpoint::pass("outcome.before");
             results.extend(jobs.into_iter().zip(self.context.parts.events.append_all(outcomes).await));
+            failpoint::pass("outcome.after");
         }
         Ok(results)
     }

@@ -21,6 +21,7 @@ pub async fn all<M: ReadModel, R: Registry>(empty: impl AsyncFn() -> (M, R)) {
     a_stale_write_changes_nothing(&empty().await).await;
     the_last_write_of_an_event_counts(&empty().await).await;
     a_removed_document_stays_removed(&empty().await).await;
+    any_order_of_events_leaves_what_the_right_order_leaves(&empty().await).await;
     a_lost_claim_applies_nothing_of_its_event(&empty().await).await;
     a_foreign_write_refuses_the_batch(&empty().await).await;
     an_event_found_foreign_claims_nothing(&empty().await).await;
@@ -175,6 +176,31 @@ async fn a_removed_document_stays_removed((model, _): &Both<impl ReadModel, impl
     assert!(model.search(&query()).await.unwrap().is_empty());
     applied(model, vec![event("a", 6, vec![put("a", &json!(6))])]).await;
     assert_eq!(body(model, "a").await, Some(json!(6)));
+}
+
+/// Every order of four events, each redelivered once: under ids of their own, so that one read model holds them all.
+async fn any_order_of_events_leaves_what_the_right_order_leaves((model, _): &Both<impl ReadModel, impl Registry>) {
+    for order in 0..4usize.pow(4) {
+        let places: Vec<usize> = (0..4).map(|digit| order / 4usize.pow(digit) % 4).collect();
+        if (0..4).any(|version| !places.contains(&version)) {
+            continue;
+        }
+        let id = format!("a{order}");
+        let edges =
+            |to: &str| Change::SetEdges { source: node(&id), predicate: "owns".into(), targets: vec![node(to)] };
+        let events = [
+            event(&id, 1, vec![put(&id, &json!(1)), edges("one")]),
+            event(&id, 2, vec![put(&id, &json!(2)), edges("two")]),
+            event(&id, 3, vec![Change::Remove { key: key(&id) }]),
+            event(&id, 4, vec![put(&id, &json!(4)), edges("four")]),
+        ];
+        for place in places.iter().chain(&places) {
+            applied(model, vec![events[*place].clone()]).await;
+        }
+        assert_eq!(body(model, &id).await, Some(json!(4)), "{places:?}");
+        let found = model.edges(LIVE, &node(&id), true, None, 10).await.unwrap();
+        assert_eq!(found.iter().map(|edge| edge.target.id.as_str()).collect::<Vec<_>>(), ["four"], "{places:?}");
+    }
 }
 
 async fn a_lost_claim_applies_nothing_of_its_event((model, registry): &Both<impl ReadModel, impl Registry>) {

@@ -26,6 +26,7 @@ use super::held::BatchNumber;
 use super::{ConsumerState, Error, Parking, Place, Progress, Release, WAITING_MAX};
 use crate::domain::{Aggregate, Partition, Position, Sequence, Timestamp};
 use crate::event_store::{EventStore, Record};
+use crate::failpoint;
 use crate::metrics::Metrics;
 use crate::port::clock::Clock;
 use crate::port::read_model::ReadModel;
@@ -372,7 +373,9 @@ impl<W: Work> Consumer<W> {
                 self.storing = true;
                 self.under_way.push(Box::pin(async move {
                     let (parts, consumer) = (&context.parts, &context.options.consumer);
+                    failpoint::pass("progress.before_store");
                     let stored = parts.read_model.set_checkpoint(consumer, context.partition, checkpoint).await;
+                    failpoint::pass("progress.after_store");
                     Ended::Stored(stored.map(|()| checkpoint).map_err(Error::from))
                 }));
             }
