@@ -107,6 +107,12 @@ impl instance::Guest for Decider {
                 noted.headers = vec![Header { name: "n".into(), value: "v".into() }; number(&cmd.payload)];
                 accepted(vec![noted])
             }
+            // A text that lies wherever the payload says, `address,length`: nothing here reads it.
+            "FORGED_TEXT" => {
+                let (address, length) = place(&cmd.payload)?;
+                // SAFETY: there is none; that is what the host has to bear.
+                noted_owned(unsafe { String::from_raw_parts(address as *mut u8, length, length) })
+            }
             "CHATTER" => {
                 for _ in 0..number(&cmd.payload) {
                     println!("{}", "chatter ".repeat(128));
@@ -160,6 +166,18 @@ fn accepted(events: Vec<NewEvent>) -> Result<Verdict, Fault> {
 
 fn noted(data: &str) -> Result<Verdict, Fault> {
     accepted(vec![event("NOTED", data.into())])
+}
+
+fn noted_owned(data: String) -> Result<Verdict, Fault> {
+    accepted(vec![NewEvent { name: "NOTED".into(), schema_version: "1.0.0".into(), data, headers: Vec::new() }])
+}
+
+fn place(payload: &str) -> Result<(usize, usize), Fault> {
+    let read = || {
+        let (address, length) = payload.split_once(',')?;
+        Some((address.parse::<u32>().ok()? as usize, length.parse::<u32>().ok()? as usize))
+    };
+    read().ok_or_else(|| Fault { code: "no-place".into(), message: payload.into() })
 }
 
 fn number(payload: &str) -> usize {

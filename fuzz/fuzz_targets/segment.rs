@@ -1,0 +1,7 @@
+//! Fuzzes segments of the event log.
+#![no_main]
+
+#[path = "../bodies/mod.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::segment(data));
