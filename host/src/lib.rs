@@ -2,7 +2,7 @@
 //!
 //! Modules are layers; imports go downwards only (`docs/architecture.md` has the table, a tidy test checks it):
 //! domain, error → codec → port → event_store, sandbox → state → command, worker, projection, relay, deploy,
-//! query → api → adapter → app, cli.
+//! replay, query → api → adapter → app, cli.
 
 pub mod adapter;
 pub mod api;
@@ -22,6 +22,7 @@ pub mod port;
 pub mod projection;
 pub mod query;
 pub mod relay;
+pub mod replay;
 pub mod sandbox;
 pub mod state;
 pub mod telemetry;

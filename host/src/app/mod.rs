@@ -7,10 +7,12 @@
 //! consumers finish their batch and store their checkpoints; the log closes last.
 
 mod bus;
+mod check;
 mod consumers;
 mod database;
 mod housekeeping;
 pub(crate) mod membership;
+mod online;
 mod parts;
 mod rebuild;
 mod start;
@@ -31,9 +33,11 @@ use crate::metrics::Metrics;
 use crate::port::clock::Clock;
 use crate::{command, failpoint, query};
 use consumers::Consumers;
+use database::Database;
 use parts::Parts;
 use supervisor::Supervisor;
 
+pub use check::check;
 pub use rebuild::{RebuildReport, rebuild};
 pub use verify::verify;
 
@@ -59,6 +63,9 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         serving.await??;
         return Ok(());
     };
+    if let Some(interval) = config.check_interval {
+        supervisor.spawn("online checks", online::Watch::new(&parts).run(interval, supervisor.signal()));
+    }
     let router = if config.roles.contains(&Role::Api) {
         services(&config, &parts, &consumers, &supervisor, stop.clone()).map(api::router)
     } else {
@@ -192,9 +199,10 @@ fn health(parts: &Parts, consumers: &Consumers, supervisor: &Supervisor) -> Heal
             });
         }
         found.extend(groups());
-        let (name, trouble) = database.trouble();
-        let detail = trouble.clone().unwrap_or_else(|| format!("{name} answers"));
-        found.push(api::Part { name: "database".into(), ready: trouble.is_none(), detail });
+        if let Some((name, trouble)) = database.as_ref().map(Database::trouble) {
+            let detail = trouble.clone().unwrap_or_else(|| format!("{name} answers"));
+            found.push(api::Part { name: "database".into(), ready: trouble.is_none(), detail });
+        }
         let parked = parking.count();
         found.push(api::Part { name: "dead_letters".into(), ready: true, detail: format!("{parked} parked") });
         found

@@ -19,6 +19,7 @@ use crate::port::object_store::ObjectStore;
 use crate::port::object_store::probe::probe;
 use crate::port::read_model::ReadModel;
 use crate::port::registry::{DeadLetters, Owner, Registry};
+use crate::replay::Load;
 use crate::sandbox::{Catalog, Sandbox};
 use crate::state::{Completions, Parking, Progress, Snapshots, States, snapshots};
 
@@ -46,9 +47,10 @@ pub struct Parts {
     pub completions: Completions,
     pub metrics: Metrics,
     pub owner: Owner,
-    pub database: Database,
+    /// Where the derived things lie; a check makes its own in memory.
+    pub database: Option<Database>,
     /// Of the data folder.
-    _lock: File,
+    pub _lock: File,
 }
 
 impl Parts {
@@ -87,8 +89,17 @@ impl Parts {
         parts
     }
 
+    /// Gives handlers by digest, active or not, as history was made with them.
+    pub fn load(&self) -> Load {
+        let deployments = self.deployments.clone();
+        Arc::new(move |digest| {
+            let deployments = deployments.clone();
+            Box::pin(async move { deployments.component(digest).await.map_err(|error| error.to_string()) })
+        })
+    }
+
     /// Starts what follows the log's end for the other parts.
-    fn follow(&self, supervisor: &Supervisor) {
+    pub fn follow(&self, supervisor: &Supervisor) {
         for partition in (0..self.events.partitions()).map(Partition) {
             let stop = supervisor.signal();
             supervisor.spawn("completions", self.completions.clone().follow(partition, stop.clone()));
@@ -100,7 +111,9 @@ impl Parts {
     /// Closes the log; everything that appends has stopped before.
     pub async fn close(&self) {
         self.events.close().await;
-        self.database.close().await;
+        if let Some(database) = &self.database {
+            database.close().await;
+        }
     }
 }
 
@@ -164,7 +177,7 @@ impl Opened {
             deployments,
             parking,
             metrics,
-            database,
+            database: Some(database),
             _lock: lock,
         };
         parts.follow(supervisor);

@@ -5,6 +5,7 @@
 
 mod bench;
 mod claims;
+mod check;
 mod commands;
 mod config;
 mod dead_letters;
@@ -60,6 +61,8 @@ enum Action {
     Claims(claims::Action),
     /// Check the log of a data folder at rest: chain, numbers, ids, and the index against it.
     Verify(Overrides),
+    /// Hold a data folder at rest against the six invariants: read model, idempotency, order, composition, determinism.
+    Check(check::Check),
     /// Delete everything derived of a data folder at rest, and make it again from the log.
     Rebuild(Overrides),
     /// Run a host, and deploy a handler crate whenever its component changes.
@@ -127,6 +130,7 @@ fn run(action: Action, output: &mut Output) -> Result<Done, Failure> {
         Action::Events(action) => alone(events::run(action, output)),
         Action::Handlers(action) => handlers::run(action, output),
         Action::Verify(overrides) => verify::run(&overrides, output),
+        Action::Check(check) => check::run(&check, output),
         Action::Rebuild(overrides) => rebuild::run(&overrides, output),
         Action::Dev(dev) => alone(dev::run(dev, output)),
         Action::Bench(bench) => alone(bench::run(bench, output)),

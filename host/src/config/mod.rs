@@ -11,6 +11,7 @@ mod store;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use access::{AccessError, AccessRole, Token, admin_token_path, ensure_admin_token};
 pub use bus::Kafka;
@@ -56,6 +57,8 @@ pub struct Config {
     pub tokens: Option<Vec<Token>>,
     pub log: String,
     pub log_format: LogFormat,
+    /// How often a running host holds samples of its history against the invariants; `None`: never.
+    pub check_interval: Option<Duration>,
     /// Places where this process ends on purpose: a testing aid, never set in operation.
     pub failpoints: Vec<failpoint::Plan>,
     /// What the operator should be told at the start: settings without effect, and why.
@@ -214,6 +217,9 @@ impl Config {
                 "log_format",
                 &[("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)],
             ),
+            check_interval: Some(reader.seconds("check_interval_seconds", 0..=86_400))
+                .filter(|ms| *ms > 0)
+                .map(Duration::from_millis),
             failpoints,
             notes: notes(&values, inputs),
             data_dir,

@@ -123,6 +123,12 @@ pub const SETTINGS: &[Setting] = &[
         "error",
         "same command id, other content: `error` refuses, `warn` logs and answers as the first",
     ),
+    open(
+        "check_interval_seconds",
+        "CARRYALL_CHECK_INTERVAL_SECONDS",
+        "60",
+        "how often samples of the history are held against the invariants; 0: never",
+    ),
     open("enable_event_sourcing", "ENABLE_EVENT_SOURCING", "true", "always on"),
     open("enable_processed_event_registry", "ENABLE_PROCESSED_EVENT_REGISTRY", "true", "always on"),
     open(

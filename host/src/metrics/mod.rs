@@ -36,6 +36,8 @@ struct Inner {
     sandbox_fuel: HistogramVec,
     http_seconds: HistogramVec,
     queue_depth: IntGaugeVec,
+    checks: IntCounterVec,
+    check_divergences: IntCounterVec,
     idempotency_mismatches: IntCounter,
     snapshots: IntCounterVec,
     cpu_seconds: Gauge,
@@ -159,6 +161,12 @@ impl Metrics {
                 &seconds(),
             ),
             queue_depth: add.gauges("carryall_queue_depth", "Entries waiting in a queue", &["queue"]),
+            checks: add.counters("carryall_checks", "Things held against an invariant", &["invariant"]),
+            check_divergences: add.counters(
+                "carryall_check_divergences",
+                "Things that an invariant does not hold of",
+                &["invariant"],
+            ),
             idempotency_mismatches: add
                 .counter("carryall_idempotency_mismatches", "Command ids that came again with other content"),
             snapshots: add.counters(
@@ -231,6 +239,13 @@ impl Metrics {
     /// Depth of a queue.
     pub fn queue(&self, name: &str) -> Level {
         Level(self.0.queue_depth.with_label_values(&[name]))
+    }
+
+    /// Things held against an invariant, and those that diverge.
+    pub fn checks(&self, invariant: &str) -> (Counter, Counter) {
+        let [all, divergences] =
+            [&self.0.checks, &self.0.check_divergences].map(|family| Counter(family.with_label_values(&[invariant])));
+        (all, divergences)
     }
 
     /// Command ids that came again with other content.

@@ -9,6 +9,7 @@ pub mod fold;
 pub mod held;
 pub mod intake;
 pub mod offload;
+pub mod outcome;
 pub mod parking;
 pub mod progress;
 pub mod snapshots;

@@ -148,6 +148,8 @@ async fn run(open: Vec<Open>, metrics: &Metrics, now: Timestamp) -> Vec<Step> {
 async fn fetch(states: &States, missing: Vec<Aggregate>, known: &mut HashMap<Aggregate, Result<Read, Unread>>) {
     for (aggregate, loaded) in states.load_many(missing).await {
         let read = match loaded {
+            // What does not exist has no version: the read set alone must say what was read (I8).
+            Ok(folded) if folded.sequence == Sequence(0) => Ok(Read::absent(aggregate.clone())),
             Ok(folded) => Ok(Read::of(aggregate.clone(), folded)),
             Err(Error::NoHandler { .. }) => Ok(Read::absent(aggregate.clone())),
             Err(error) => Err(Unread { for_good: error.kind() == Kind::Poison, message: error.to_string() }),

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
 use uuid::Uuid;
 
 use crate::codec;
 use crate::codec::envelope::{CommandDraft, DomainDraft, Draft, Envelope, HandlerRef, ReadRef};
 use crate::codec::json::Json;
-use crate::domain::{Aggregate, Sequence, Timestamp, command_topic, derived_id, event_topic, event_type};
+use crate::domain::{Sequence, Timestamp, command_topic, derived_id, event_topic};
 use crate::event_store::{Append, Expected, Record};
-use crate::sandbox::{Outcome, Problem, Verdict};
+use crate::sandbox::{NewCommand, Verdict};
+use crate::state::outcome::{failed, recorded};
 
 /// Writer of the events of a worker, in `metadata.service`.
 pub const SERVICE: &str = "worker";
@@ -71,20 +71,24 @@ pub fn appends(
         at,
         topic: event_topic(&record.aggregate.kind).into(),
     };
-    let (drafts, issued) = match ending {
-        Ending::Verdict(Verdict::Accepted(outcome)) => frame.accepted(outcome)?,
-        Ending::Verdict(Verdict::Unchanged) => {
-            let data = Json::from_value(&json!({"command_id": record.event_id}))?;
-            (vec![frame.draft(0, event_type::COMMAND_UNCHANGED, "1.0.0", &data, None)?], Vec::new())
+    let (events, commands) = match &ending {
+        Ending::Verdict(verdict @ Verdict::Accepted(outcome)) => {
+            (recorded(record.event_id, verdict)?, outcome.commands.as_slice())
         }
-        Ending::Verdict(Verdict::Rejected(problems)) => {
-            let first = problems.first();
-            let code = first.map_or("rejected", |p| &p.code).to_owned();
-            let message = first.map_or("refused by the handler", |p| &p.message).to_owned();
-            (vec![frame.failed(&code, &message, &problems)?], Vec::new())
-        }
-        Ending::Refused(refusal) => (vec![frame.failed(refusal.code, &refusal.message, &[])?], Vec::new()),
+        Ending::Verdict(verdict) => (recorded(record.event_id, verdict)?, &[][..]),
+        Ending::Refused(refusal) => (vec![failed(record.event_id, refusal.code, &refusal.message, &[])?], &[][..]),
     };
+    let mut issued = Vec::with_capacity(commands.len());
+    for (index, command) in commands.iter().enumerate() {
+        issued.push(frame.issue(derived_id::issued_command(record.event_id, index), command)?);
+    }
+    let issued_count = u32::try_from(commands.len()).expect("the sandbox bounds the number of commands");
+    let last = events.len().saturating_sub(1);
+    let mut drafts = Vec::with_capacity(events.len());
+    for (index, event) in events.iter().enumerate() {
+        let count = (index == last && issued_count > 0).then_some(issued_count);
+        drafts.push(frame.draft(index, event.name, event.schema_version, &event.data, count)?);
+    }
     let outcome = Append {
         aggregate: record.aggregate.clone(),
         expected: Expected::LastDomain(last_domain),
@@ -96,38 +100,6 @@ pub fn appends(
 }
 
 impl Frame<'_> {
-    fn accepted(&self, outcome: Outcome) -> Result<(Vec<Draft>, Vec<Append>), codec::Error> {
-        let issued_count = u32::try_from(outcome.commands.len()).expect("the sandbox bounds the number of commands");
-        let mut issued = Vec::with_capacity(outcome.commands.len());
-        for (index, command) in outcome.commands.into_iter().enumerate() {
-            let id = derived_id::issued_command(self.record.event_id, index);
-            issued.push(self.issue(id, &command.name, command.target, command.expected_seq, &command.payload)?);
-        }
-        let last = outcome.events.len().saturating_sub(1);
-        let mut drafts = Vec::with_capacity(outcome.events.len().max(1));
-        for (index, event) in outcome.events.into_iter().enumerate() {
-            let count = (index == last && issued_count > 0).then_some(issued_count);
-            drafts.push(self.draft(index, &event.name, &event.schema_version, &event.data, count)?);
-        }
-        if drafts.is_empty() {
-            let data = Json::from_value(&json!({"command_id": self.record.event_id, "issued": issued_count}))?;
-            drafts.push(self.draft(0, event_type::COMMAND_UNCHANGED, "1.0.0", &data, Some(issued_count))?);
-        }
-        Ok((drafts, issued))
-    }
-
-    fn failed(&self, code: &str, message: &str, problems: &[Problem]) -> Result<Draft, codec::Error> {
-        let problems: Vec<_> =
-            problems.iter().map(|p| json!({"code": p.code, "message": p.message, "pointer": p.pointer})).collect();
-        let data = json!({
-            "command_id": self.record.event_id,
-            "code": code,
-            "message": message,
-            "problems": problems,
-        });
-        self.draft(0, event_type::COMMAND_FAILED, "1.0.0", &Json::from_value(&data)?, None)
-    }
-
     fn draft(
         &self,
         index: usize,
@@ -158,19 +130,13 @@ impl Frame<'_> {
         .build()
     }
 
-    fn issue(
-        &self,
-        command_id: Uuid,
-        name: &str,
-        target: Aggregate,
-        expected_seq: Option<u64>,
-        payload: &Json,
-    ) -> Result<Append, codec::Error> {
+    fn issue(&self, command_id: Uuid, command: &NewCommand) -> Result<Append, codec::Error> {
+        let NewCommand { name, target, expected_seq, payload, headers: _ } = command;
         let draft = CommandDraft {
             command_id,
             command_type: name,
-            aggregate: &target,
-            expected_seq,
+            aggregate: target,
+            expected_seq: *expected_seq,
             payload,
             actor: self.actor,
             occurred_at: self.at,
@@ -183,6 +149,6 @@ impl Frame<'_> {
         }
         .build()?;
         let expected = expected_seq.map_or(Expected::Any, Expected::Client);
-        Ok(Append { aggregate: target, expected, drafts: vec![draft], outcome_of: None, ids_are_new: false })
+        Ok(Append { aggregate: target.clone(), expected, drafts: vec![draft], outcome_of: None, ids_are_new: false })
     }
 }

@@ -46,6 +46,14 @@ const MATRIX: &[(&str, Kind, &[u64])] = &[
     ("relay.after_publish", Kind::Shop, &[1, 7]),
     ("checkpoint.before_store", Kind::Shop, &[1, 2]),
     ("checkpoint.after_store", Kind::Shop, &[1, 2]),
+    ("decide.after", Kind::Shop, &[1, 5]),
+    ("outcome.before", Kind::Shop, &[1, 5]),
+    ("outcome.after", Kind::Shop, &[1, 5]),
+    ("project.before", Kind::Shop, &[1, 5]),
+    ("apply.before", Kind::Shop, &[1, 5]),
+    ("apply.after", Kind::Shop, &[1, 5]),
+    ("progress.before_store", Kind::Shop, &[1, 2]),
+    ("progress.after_store", Kind::Shop, &[1, 2]),
     ("fail.before", Kind::Notebook, &[1, 4]),
     ("fail.after", Kind::Notebook, &[1, 5]),
     ("park.before_record", Kind::Notebook, &[1, 2]),
@@ -68,6 +76,7 @@ const OUTAGES: &[(&str, u64)] = &[
     ("index.before_apply", 4),
     ("claim.before", 6),
     ("done.before", 6),
+    ("apply.before", 6),
     ("relay.before_publish", 4),
     ("checkpoint.before_store", 1),
 ];
@@ -177,7 +186,7 @@ async fn kill(prepared: Arc<Prepared>, point: &'static str, kind: Kind, nth: u64
     until_dead(&mut server, &work).await?;
     server.start_again_with(Options::default()).await?;
     work.finish(&server).await.with_context(|| log_end(&server))?;
-    work.audit(&mut server).await
+    work.audit(&mut server, &["check", "--sample", "40"]).await
 }
 
 async fn pause(prepared: Arc<Prepared>, point: &'static str, kind: Kind, nth: u64) -> anyhow::Result<()> {
@@ -200,7 +209,7 @@ async fn pause(prepared: Arc<Prepared>, point: &'static str, kind: Kind, nth: u6
         woken = wake => woken??,
     }
     work.finish(&server).await.with_context(|| log_end(&server))?;
-    work.audit(&mut server).await
+    work.audit(&mut server, &["verify"]).await
 }
 
 async fn outage(prepared: Arc<Prepared>, point: &'static str, times: u64) -> anyhow::Result<()> {
@@ -214,7 +223,7 @@ async fn outage(prepared: Arc<Prepared>, point: &'static str, times: u64) -> any
     }
     work.finish(&server).await.with_context(|| log_end(&server))?;
     ensure!(server.host_log().contains(point), "the outage was never met");
-    work.audit(&mut server).await
+    work.audit(&mut server, &["verify"]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

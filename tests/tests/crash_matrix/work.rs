@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use carryall_tests::{Client, Server};
 use serde_json::Value;
 
@@ -60,8 +60,8 @@ impl Work {
         }
     }
 
-    /// What must hold in the end, of this work and of every log.
-    pub async fn audit(&self, server: &mut Server) -> anyhow::Result<()> {
+    /// What must hold in the end, of this work and of every log. `checker`: the command that looks at it at rest.
+    pub async fn audit(&self, server: &mut Server, checker: &[&str]) -> anyhow::Result<()> {
         let log = server.log()?;
         match self {
             Work::Shop(work) => work.audit(&server.client(), &log).await?,
@@ -73,8 +73,9 @@ impl Work {
         let panicked = server.host_log().lines().any(|line| line.starts_with("thread '") && line.contains("panicked"));
         ensure!(!panicked, "the host panicked:\n{}", server.host_log());
         ensure!(server.terminate().await?.success(), "a drain fails:\n{}", server.host_log());
-        let checked = server.run(&["verify", "--json"])?;
-        let report: Value = serde_json::from_slice(&checked.stdout)?;
+        let checked = server.run(&[checker, &["--json"]].concat())?;
+        let report: Value = serde_json::from_slice(&checked.stdout)
+            .with_context(|| String::from_utf8_lossy(&checked.stderr).into_owned())?;
         ensure!(checked.status.success(), "the checker finds: {report}");
         ensure!(left_over(&server.data().join("store/tmp")), "temporary files outlived a start");
         Ok(())

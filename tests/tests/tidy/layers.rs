@@ -54,7 +54,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "worker",
         ],
     ),
-    ("cli", &["app", "config", "domain", "error", "event_store", "metrics", "sandbox", "telemetry"]),
+    ("cli", &["app", "config", "domain", "error", "event_store", "metrics", "replay", "sandbox", "telemetry"]),
 ];
 
 const BASE: &[&str] = &["domain", "error", "failpoint"];

@@ -59,6 +59,14 @@ impl MemoryReadModel {
         let state = backup.state.lock().clone();
         *self.state.lock() = state;
     }
+
+    /// The nodes of a build, in no particular order: what a comparison asks another read model for.
+    pub fn nodes(&self, build: &str) -> Vec<Node> {
+        let state = self.state.lock();
+        let Some(build) = state.builds.get(build) else { return Vec::new() };
+        let there = |row: &Option<Row<bool>>| row.as_ref().is_some_and(|row| row.value);
+        build.nodes.iter().filter(|(_, row)| there(row)).map(|(node, _)| node.clone()).collect()
+    }
 }
 
 #[async_trait]

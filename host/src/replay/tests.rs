@@ -1,0 +1,214 @@
+//! Tests of deciding again, of order and of comparing read models, each on a log or a model that is right, and on one
+//! that is wrong in one place.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::codec::envelope::{DomainDraft, HandlerRef};
+use crate::codec::json::Json;
+use crate::domain::{Aggregate, event_topic};
+use crate::event_store::{Append, Expected, Record};
+use crate::port::read_model::{Batch, Change, DocumentKey, EventChanges, MemoryReadModel, Node, ReadModel as _};
+use crate::port::registry::{MemoryRegistry, Owner};
+use crate::sandbox::Handler;
+use crate::tests::components::{abuse, sandbox, together};
+use crate::tests::{Process, Store};
+
+const LIVE: &str = "live";
+
+fn decider() -> Arc<Handler> {
+    sandbox().load(&abuse("decider")).unwrap()
+}
+
+fn load(handler: &Arc<Handler>) -> Load {
+    let handler = handler.clone();
+    Arc::new(move |digest| {
+        let found = if digest == handler.digest() { Ok(handler.clone()) } else { Err("no such component".to_owned()) };
+        Box::pin(async move { found })
+    })
+}
+
+/// Stores an outcome of one event, as made by this handler.
+async fn outcome(process: &Process, command: &Record, handler: &Handler, name: &str, data: Value) -> Record {
+    let made_by = HandlerRef {
+        name: "abuse".into(),
+        version: "0.1.0".into(),
+        digest: handler.digest(),
+        revision: 1,
+        upcasters: Vec::new(),
+    };
+    let draft = DomainDraft {
+        command_id: command.event_id,
+        index: 0,
+        event_type: name,
+        aggregate: &command.aggregate,
+        occurred_at: process.store.clock().now(),
+        actor: "alice",
+        data: &Json::from_value(&data).unwrap(),
+        correlation_id: "c",
+        causation_id: Some(command.event_id),
+        handler: Some(&made_by),
+        read_set: &[],
+        traceparent: None,
+        schema_version: "1.0.0",
+        issued: None,
+        extra: None,
+        topic: event_topic(&command.aggregate.kind).into(),
+        service: "worker",
+    };
+    let append = Append {
+        aggregate: command.aggregate.clone(),
+        expected: Expected::Any,
+        drafts: vec![draft.build().unwrap()],
+        outcome_of: Some(command.sequence),
+        ids_are_new: false,
+    };
+    process.events.append(append).await.unwrap().records.remove(0)
+}
+
+async fn again(name: &str, payload: Value, event: &str, stored: Value) -> Again {
+    let (handler, process) = (decider(), Store::new().process(together([decider()])).await);
+    let command = process.send("Thing", "a", name, payload).await;
+    outcome(&process, &command, &handler, event, stored).await;
+    Decisions::new(process.events.clone(), load(&handler)).again(&command).await.unwrap()
+}
+
+fn code(again: Again) -> &'static str {
+    match again {
+        Again::Differs { code, .. } => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_same_code_on_the_same_state_decides_the_same() {
+    let echoed = json!({"amount": 1, "note": "n", "tags": []});
+    assert_eq!(again("ECHO", echoed.clone(), "NOTED", echoed).await, Again::Same);
+    let unchanged = again("UNCHANGED", json!(1), "COMMAND_UNCHANGED", json!(1)).await;
+    assert_eq!(code(unchanged), "data_differs", "the host's own events are compared as well");
+}
+
+#[tokio::test]
+async fn an_outcome_that_its_handler_does_not_make_is_found() {
+    let payload = json!({"amount": 1, "note": "n", "tags": []});
+    let forged = again("ECHO", payload.clone(), "NOTED", json!({"amount": 2})).await;
+    assert_eq!(code(forged), "data_differs");
+    let renamed = again("ECHO", payload.clone(), "DEPOSITED", payload.clone()).await;
+    assert_eq!(code(renamed), "event_differs");
+    let trapped = again("PANIC", payload.clone(), "NOTED", payload).await;
+    assert_eq!(code(trapped), "fails_again");
+}
+
+#[tokio::test]
+async fn what_a_limit_ends_and_what_nobody_decided_is_not_judged() {
+    let looped = again("LOOP", json!(1), "NOTED", json!(1)).await;
+    assert!(matches!(looped, Again::NotJudged(_)), "{looped:?}");
+    let process = Store::new().process(together([decider()])).await;
+    let command = process.send("Thing", "a", "ECHO", json!(1)).await;
+    let open = Decisions::new(process.events.clone(), load(&decider())).again(&command).await.unwrap();
+    assert!(matches!(open, Again::NotJudged(_)), "{open:?}");
+}
+
+#[tokio::test]
+async fn a_component_that_is_gone_is_named() {
+    let process = Store::new().process(together([decider()])).await;
+    let command = process.send("Thing", "a", "ECHO", json!(1)).await;
+    outcome(&process, &command, &decider(), "NOTED", json!(1)).await;
+    let nobody: Load = Arc::new(|_| Box::pin(async { Err("it was deleted".to_owned()) }));
+    let error = Decisions::new(process.events.clone(), nobody).again(&command).await.unwrap_err();
+    assert_eq!(error.code(), "handler_missing");
+    assert!(error.to_string().contains(&decider().digest().to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn a_walk_sees_gaps_second_outcomes_and_turns() {
+    let (handler, process) = (decider(), Store::new().process(together([decider()])).await);
+    let mut commands = Vec::new();
+    for n in 1..=3 {
+        commands.push(process.send("Thing", "a", "ECHO", json!(n)).await);
+    }
+    for command in &commands {
+        outcome(&process, command, &handler, "NOTED", json!(1)).await;
+    }
+    let records = process.stream("Thing", "a").await;
+    let walk = |places: &[usize]| {
+        let (mut order, mut seen) = (Order::default(), Vec::new());
+        let [mut first, mut second] = [Invariant::Idempotency, Invariant::Order].map(Checked::new);
+        for (sequence, place) in places.iter().enumerate() {
+            let mut record = records[*place].clone();
+            // Numbers as this order would have given them: only the order itself is wrong.
+            record.sequence = crate::domain::Sequence(sequence as u64 + 1);
+            order.take(&record, &mut first, &mut second);
+        }
+        seen.extend([first, second].into_iter().filter_map(|checked| checked.first).map(|finding| finding.code));
+        seen
+    };
+    assert!(walk(&[0, 1, 2, 3, 4, 5]).is_empty());
+    assert_eq!(walk(&[0, 1, 2, 4, 3, 5]), ["decided_out_of_order"]);
+    assert_eq!(walk(&[0, 3, 3]), ["second_outcome"]);
+    let mut order = Order::default();
+    let [mut first, mut second] = [Invariant::Idempotency, Invariant::Order].map(Checked::new);
+    order.take(&records[0], &mut first, &mut second);
+    order.take(&records[2], &mut first, &mut second);
+    assert_eq!(second.first.unwrap().code, "sequence_gap");
+    assert_eq!(order.undecided(), 2);
+}
+
+async fn model(documents: &[(&str, u64, &str)], edge: Option<&str>) -> MemoryReadModel {
+    let model = MemoryReadModel::new(MemoryRegistry::default());
+    let owner = Owner { name: "check".into(), run: 1 };
+    let node = |id: &str| Node { kind: "Account".into(), id: id.into() };
+    let mut events: Vec<EventChanges> = documents
+        .iter()
+        .map(|(id, version, body)| EventChanges {
+            event_id: uuid::Uuid::nil(),
+            owner: Aggregate::parse("Account", id).unwrap(),
+            version: *version,
+            changes: vec![Change::Put {
+                key: DocumentKey { collection: "accounts".into(), id: (*id).into() },
+                body: Arc::from(RawValue::from_string((*body).into()).unwrap()),
+            }],
+        })
+        .collect();
+    if let Some(target) = edge {
+        let set = Change::SetEdges { source: node("a"), predicate: "owns".into(), targets: vec![node(target)] };
+        events[0].changes.extend([Change::PutNode { node: node("a") }, set]);
+    }
+    let now = crate::domain::Timestamp(0);
+    let batch =
+        Batch { consumer: "c", build: LIVE, owner: &owner, events, finished: Vec::new(), checkpoint: None, now };
+    model.apply(batch).await.unwrap();
+    model
+}
+
+async fn compared(live: &MemoryReadModel, fresh: &MemoryReadModel) -> (u64, Option<String>) {
+    let mut checked = Checked::new(Invariant::Projection);
+    compare(live, fresh, LIVE, &["accounts".into()], &fresh.nodes(LIVE), &mut checked).await.unwrap();
+    (checked.divergences, checked.first.map(|finding| format!("{} {}", finding.code, finding.key)))
+}
+
+#[tokio::test]
+async fn read_models_that_differ_in_anything_are_told_apart() {
+    let fresh = model(&[("a", 2, "1"), ("b", 3, "2"), ("c", 1, "3")], Some("b")).await;
+    let same = model(&[("a", 2, "1"), ("b", 3, "2"), ("c", 1, "3")], Some("b")).await;
+    assert_eq!(compared(&same, &fresh).await, (0, None));
+    let cases: [(&[(&str, u64, &str)], Option<&str>, &str); 5] = [
+        (&[("a", 2, "1"), ("c", 1, "3")], Some("b"), "document_missing document/accounts/b"),
+        (
+            &[("a", 2, "1"), ("b", 3, "2"), ("bb", 1, "0"), ("c", 1, "3")],
+            Some("b"),
+            "document_unexplained document/accounts/bb",
+        ),
+        (&[("a", 2, "1"), ("b", 3, "9"), ("c", 1, "3")], Some("b"), "document_differs document/accounts/b"),
+        (&[("a", 2, "1"), ("b", 2, "2"), ("c", 1, "3")], Some("b"), "document_differs document/accounts/b"),
+        (&[("a", 2, "1"), ("b", 3, "2"), ("c", 1, "3")], Some("c"), "edges_differ graph/Account/a"),
+    ];
+    for (documents, edge, first) in cases {
+        let live = model(documents, edge).await;
+        assert_eq!(compared(&live, &fresh).await, (1, Some(first.to_owned())));
+    }
+}
