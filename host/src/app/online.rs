@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::parts::Parts;
 use crate::domain::{EventKind, Partition, Position, event_type};
+use crate::error::{Classified as _, Kind};
 use crate::event_store::{EventStore, Record};
 use crate::metrics::Metrics;
 use crate::port::clock::Clock;
@@ -104,10 +105,13 @@ impl Watch {
         }
         if record.kind == EventKind::Command {
             let key = format!("{}#{}", record.aggregate, record.sequence);
-            match decisions.again(record).await? {
-                Again::Same => determinism.checked += 1,
-                Again::NotJudged(_) => determinism.skipped += 1,
-                Again::Differs { code, message } => determinism.add(key, code, message),
+            match decisions.again(record).await {
+                Ok(Again::Same) => determinism.checked += 1,
+                Ok(Again::NotJudged(_)) => determinism.skipped += 1,
+                Ok(Again::Differs { code, message }) => determinism.add(key, code, message),
+                // A part is away: the same place again at the next look.
+                Err(error) if error.kind() == Kind::Unavailable => return Err(error),
+                Err(error) => determinism.add(key, error.code(), error.to_string()),
             }
             return Ok(());
         }
