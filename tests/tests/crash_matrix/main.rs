@@ -262,17 +262,16 @@ async fn an_outage_at_any_step_holds_work_up_and_changes_nothing_else() {
 #[tokio::test]
 async fn a_paused_host_keeps_its_folder_to_itself() {
     let prepared = Prepared::make().await;
-    let server = Server::begin(prepared.data(Kind::Shop), armed("append.before_put=stop")).unwrap();
+    let mut server = Server::begin(prepared.data(Kind::Shop), armed("append.before_put=stop")).unwrap();
+    server.wait_ready().await.unwrap();
     let process = server.process();
     let client = server.client();
     let sending = tokio::spawn(async move { Work::new(Kind::Shop).run(&client).await });
     let begun = Instant::now();
     while !process.is_stopped() {
         assert!(begun.elapsed() < REACHED_WITHIN, "never stopped");
+        assert!(!sending.is_finished(), "everything was sent, and nothing stopped the host");
         tokio::time::sleep(Duration::from_millis(10)).await;
-        if sending.is_finished() {
-            break;
-        }
     }
     let second = server.second_on_the_same_folder().unwrap();
     assert!(!second.status.success(), "two processes write one folder");
