@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use carryall_tests::{Bucket, Client, Proxy, Server, Shop, fresh_id};
+use carryall_tests::{Bucket, Client, Options, Postgres, Proxy, Server, Shop, fresh_id};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -157,9 +157,22 @@ async fn a_store_that_is_away_for_a_while_is_said_to_be_and_everything_goes_on_b
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hosts_on_one_bucket_commit_one_history_and_see_each_other() {
     let bucket = Bucket::new();
-    let mut one = Server::start(bucket.options()).await.unwrap();
+    serve_together(&bucket, bucket.options()).await;
+    bucket.remove().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hosts_on_one_bucket_and_one_database_commit_one_history_and_see_each_other() {
+    let (bucket, postgres) = (Bucket::new(), Postgres::create().await);
+    serve_together(&bucket, bucket.options().with("POSTGRES_URL", &postgres.url())).await;
+    bucket.remove().await.unwrap();
+}
+
+/// Two whole hosts, each with its own data folder, written to at once.
+async fn serve_together(bucket: &Bucket, options: Options) {
+    let mut one = Server::start(options.clone()).await.unwrap();
     Shop::create(one.client()).await.unwrap();
-    let mut two = Server::start(bucket.options()).await.unwrap();
+    let mut two = Server::start(options).await.unwrap();
     let (stop, accepted) = (Arc::new(AtomicBool::new(false)), Accepted::default());
     let clients: Vec<_> = (0..8)
         .map(|n| {
@@ -173,7 +186,7 @@ async fn two_hosts_on_one_bucket_commit_one_history_and_see_each_other() {
         client.await.unwrap();
     }
     for server in [&one, &two] {
-        audit(&bucket, &server.client(), &accepted).await;
+        audit(bucket, &server.client(), &accepted).await;
     }
     // What one accepted, the other tells, without a write of its own that would have shown it the way.
     let shop = Shop { client: one.client() };
@@ -183,8 +196,9 @@ async fn two_hosts_on_one_bucket_commit_one_history_and_see_each_other() {
     assert_eq!(mine, theirs);
     for server in [&mut one, &mut two] {
         assert!(server.terminate().await.unwrap().success(), "{}", server.host_log());
+    }
+    for server in [&one, &two] {
         let checked = server.run(&["verify", "--json"]).unwrap();
         assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
     }
-    bucket.remove().await.unwrap();
 }
