@@ -4,8 +4,8 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong use. Results go to stdout, everything else to stderr.
 
 mod bench;
-mod claims;
 mod check;
+mod claims;
 mod commands;
 mod config;
 mod dead_letters;
