@@ -9,8 +9,11 @@ use carryall::codec::envelope::Envelope;
 use carryall::codec::json::Json;
 use carryall::codec::segment;
 
-/// Every target, by the name of its folder of seeds.
-pub const TARGETS: [(&str, fn(&[u8])); 5] = [
+/// A target, by the name of its folder of seeds.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: [Target; 5] = [
     ("segment", segment),
     ("envelope", envelope),
     ("http_body", http::body),

@@ -196,7 +196,8 @@ async fn read_models_that_differ_in_anything_are_told_apart() {
     let fresh = model(&[("a", 2, "1"), ("b", 3, "2"), ("c", 1, "3")], Some("b")).await;
     let same = model(&[("a", 2, "1"), ("b", 3, "2"), ("c", 1, "3")], Some("b")).await;
     assert_eq!(compared(&same, &fresh).await, (0, None));
-    let cases: [(&[(&str, u64, &str)], Option<&str>, &str); 5] = [
+    type Documents = &'static [(&'static str, u64, &'static str)];
+    let cases: [(Documents, Option<&str>, &str); 5] = [
         (&[("a", 2, "1"), ("c", 1, "3")], Some("b"), "document_missing document/accounts/b"),
         (
             &[("a", 2, "1"), ("b", 3, "2"), ("bb", 1, "0"), ("c", 1, "3")],

@@ -28,11 +28,14 @@ pub struct Explored {
 /// More states than this are a mistake in a model.
 const STATES_MAX: usize = 5_000_000;
 
+/// A state, with the one before it and the step between.
+type Found<M> = (<M as Model>::State, Option<(usize, <M as Model>::Step)>);
+
 /// Looks at every state that can be reached.
 pub fn explore<M: Model>(model: &M) -> Explored {
     let start = model.start();
-    // Every state in the order it was found, with the one before it and the step between.
-    let mut found: Vec<(M::State, Option<(usize, M::Step)>)> = vec![(start.clone(), None)];
+    // In the order they were found.
+    let mut found: Vec<Found<M>> = vec![(start.clone(), None)];
     let mut known: HashMap<M::State, ()> = HashMap::from([(start, ())]);
     let mut next = 0;
     while next < found.len() {
