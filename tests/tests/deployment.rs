@@ -40,9 +40,9 @@ fn code(answer: &Answer, status: u16, code: &str) -> Problem {
     answer.problem(status).unwrap().code(code).unwrap()
 }
 
-/// Returns once the host answers.
-async fn alive(client: &Client) {
-    while !client.get("/health").await.is_ok_and(|answer| answer.status == 200) {
+/// Returns once the host serves.
+async fn ready(client: &Client) {
+    while !client.get("/ready").await.is_ok_and(|answer| answer.status == 200) {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
@@ -178,7 +178,7 @@ async fn a_damaged_component_stops_its_own_handler_until_the_same_bytes_come_aga
     let client = server.client();
     tokio::select! {
         ready = server.start_again() => ready.unwrap(),
-        () = alive(&client) => {}
+        () = ready(&client) => {}
     }
     let shown = handler(&operator, "account").await;
     assert!(shown["not_serving"].as_str().unwrap().contains("upload the same bytes again"), "{shown}");

@@ -285,7 +285,15 @@ impl Committer {
         }
         let segment = self.encode(batch, &judged);
         failpoint::pass("append.before_put");
-        match self.write(&segment, batch, &judged).await? {
+        let written = match self.write(&segment, batch, &judged).await {
+            Ok(written) => written,
+            // Whose segment is in the slot cannot be told: what was in this write may be in the log (I5).
+            Err(error) => {
+                self.give_word(batch, &judged);
+                return Err(error);
+            }
+        };
+        match written {
             Written::Mine => {
                 failpoint::pass("append.after_put");
                 let took = self.log.shared.clock.monotonic().saturating_sub(started);

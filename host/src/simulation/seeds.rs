@@ -12,7 +12,11 @@ const TAIL: usize = 100;
 const SEEDS: u64 = 2_000;
 
 /// Seeds that found a bug, and what it was.
-const STORIES: &[(u64, &str)] = &[];
+const STORIES: &[(u64, &str)] = &[(
+    1583,
+    "the answer of a put was lost and the segment then read cut short: the committer stopped, and told those whose \
+     commands were in it that they were refused",
+)];
 
 /// Numbers in the environment that `cargo xtask sim` sets.
 fn number(name: &str) -> Option<u64> {
