@@ -37,8 +37,8 @@ fn decider() -> &'static Arc<Handler> {
     DECIDER.get_or_init(|| sandbox().load(&component("decider")).expect("the decider loads"))
 }
 
-/// The first byte chooses what the guest does, the rest is the payload: numbers, texts, or where in its memory the guest
-/// says that its answer lies.
+/// The first byte chooses what the guest does, the rest is the payload: numbers, texts, or where in its memory the
+/// guest says that its answer lies.
 pub fn lifting(data: &[u8]) {
     let Some((trick, payload)) = data.split_first() else { return };
     let payload = String::from_utf8_lossy(payload);

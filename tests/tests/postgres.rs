@@ -85,6 +85,10 @@ async fn a_host_serves_from_postgres_and_a_dropped_schema_is_made_again() {
     let command = last["command_id"].as_str().unwrap().to_owned();
     let status = shop.client.outcome(&command).await.unwrap();
     let seen = format!("SELECT status FROM spice_event_registry.command_status WHERE command_id = '{command}'");
+    // The index takes segments some at a time: a shell sees them a moment after readers.
+    while postgres.texts(&seen).await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     assert_eq!(postgres.texts(&seen).await, ["COMPLETED"]);
     let done = "SELECT DISTINCT handler FROM spice_event_registry.processed_events WHERE status = 'done' ORDER BY 1";
     assert!(postgres.texts(done).await.contains(&"instance_worker".to_owned()));

@@ -1,5 +1,6 @@
-//! `carryall check`: holds a data folder at rest against the six invariants, under the folder's lock. Works on a copy of
-//! everything derived that is made in memory from the log alone, so that nothing is trusted and nothing is changed.
+//! `carryall check`: holds a data folder at rest against the six invariants, under the folder's lock. Works on a copy
+//! of everything derived that is made in memory from the log alone, so that nothing is trusted and nothing is
+//! changed.
 
 use std::collections::BTreeSet;
 use std::fs::File;

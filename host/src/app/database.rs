@@ -104,8 +104,8 @@ impl Database {
         }
     }
 
-    /// What is to be done now and then: SQLite writes the claims that ended; of PostgreSQL it is found out whether it is
-    /// there, when nothing else asked it lately. An error ends the process: it must begin anew.
+    /// What is to be done now and then: SQLite writes the claims that ended; of PostgreSQL it is found out whether it
+    /// is there, when nothing else asked it lately. An error ends the process: it must begin anew.
     pub async fn look_after(&self) -> port::Result<()> {
         match self {
             Database::Sqlite(database) => {

@@ -1,5 +1,6 @@
-//! Online checks: now and then a handful of what was written since the last look is decided again, and looked for in the
-//! read model. A divergence is an error of the log and a metric; it stops nothing, since it harms nobody by itself.
+//! Online checks: now and then a handful of what was written since the last look is decided again, and looked for in
+//! the read model. A divergence is an error of the log and a metric; it stops nothing, since it harms nobody by
+//! itself.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -260,6 +260,11 @@ impl EventStore {
         self.inner.logs[usize::from(partition.0)].end.subscribe()
     }
 
+    /// Whether other processes may write to this store.
+    pub fn others_write(&self) -> bool {
+        self.inner.shared.options.follow_ms.is_some()
+    }
+
     /// Looks for what other writers have appended, soon. For whoever was told that there is something.
     pub fn look(&self, partition: Partition) {
         if let Ok(log) = self.log(partition) {
@@ -289,7 +294,7 @@ impl EventStore {
 
     /// While the guard lives, segments of other writers are looked for often: somebody waits for what they write.
     pub fn expect_others(&self) -> Expecting {
-        if self.inner.shared.options.follow_ms.is_none() {
+        if !self.others_write() {
             return Expecting(None);
         }
         for log in &self.inner.logs {

@@ -169,6 +169,10 @@ impl Relay {
                 }
             }
         }
+        if self.bus.follows_log() {
+            // It costs nothing, and the next run begins where this one ended.
+            self.send().await?;
+        }
         self.progress.set_state(NAME, self.partition, ConsumerState::Stopped, None);
         self.store_checkpoint().await
     }

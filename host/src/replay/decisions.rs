@@ -1,7 +1,7 @@
-//! Decides stored commands again: the handler whose digest the outcome names, on the state before the outcome and on the
-//! states that its `read_set` names, with the command's own time and seed. Whatever the handler says must be what is
-//! stored, to the byte. An outcome that no handler made, or that a limit ended, is not judged: fuel differs between
-//! engine versions (I8).
+//! Decides stored commands again: the handler whose digest the outcome names, on the state before the outcome and on
+//! the states that its `read_set` names, with the command's own time and seed. Whatever the handler says must be what
+//! is stored, to the byte. An outcome that no handler made, or that a limit ended, is not judged: fuel differs
+//! between engine versions (I8).
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Replay: history through a handler version, off to the side. Decides stored commands again with the code and on the
-//! states that the log says they were decided with (I8), and compares what a read model holds with another one made from
-//! the log alone (I1, I6). Appends nothing, writes no read model, and trusts no cache: what it reads is the log.
+//! states that the log says they were decided with (I8), and compares what a read model holds with another one made
+//! from the log alone (I1, I6). Appends nothing, writes no read model, and trusts no cache: what it reads is the log.
 
 mod decisions;
 mod models;

@@ -1,5 +1,5 @@
-//! Compares two read models document by document, to the byte. Each has its documents in byte order of their ids, so one
-//! walk over both finds whatever only one of them has.
+//! Compares two read models document by document, to the byte. Each has its documents in byte order of their ids, so
+//! one walk over both finds whatever only one of them has.
 
 use super::report::Checked;
 use crate::port;

@@ -1,6 +1,6 @@
 //! A loaded component and the calls to it. Each call runs in a fresh instance; the rounds of `needs` and the `decide`
-//! of one command share one, the `needs` and the `project` of one batch do, and nothing else does. All calls block for as long as the guest computes: keep them off
-//! the threads that do I/O.
+//! of one command share one, the `needs` and the `project` of one batch do, and nothing else does. All calls block
+//! for as long as the guest computes: keep them off the threads that do I/O.
 
 use std::fmt;
 use std::sync::Arc;

@@ -2,14 +2,16 @@
 //! up to its sequence and of the digests of handler and upcasters, so it is never invalid, only behind or made by other
 //! code (I8).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::{Error, Folded, Snapshots, Stream, Upcasters, offload};
 use crate::codec::snapshot::{Folder, Snapshot};
-use crate::domain::{Aggregate, Sequence, Timestamp};
+use crate::domain::{Aggregate, Partition, Sequence, Timestamp};
 use crate::event_store::{EventStore, Record};
 use crate::sandbox::{ActiveHandler, Catalog};
 
@@ -215,8 +217,21 @@ impl States {
         self.cache.remove(aggregate);
     }
 
-    /// The states of several aggregates as of the committed end; guests run in one go.
-    pub async fn load_many(&self, aggregates: Vec<Aggregate>) -> Vec<(Aggregate, Result<Folded, Error>)> {
+    /// The states of several aggregates as of the committed end; guests run in one go. What other processes appended to
+    /// partitions other than `own` before this call is seen, since a client who was told of it may rely on it; in its
+    /// own partition the caller has read further than what it decides.
+    pub async fn load_many(
+        &self,
+        aggregates: Vec<Aggregate>,
+        own: Partition,
+    ) -> Vec<(Aggregate, Result<Folded, Error>)> {
+        if self.events.others_write() {
+            let others: BTreeSet<Partition> = aggregates.iter().map(|each| self.events.partition_of(each)).collect();
+            let looks = others.into_iter().filter(|each| *each != own).map(|each| self.events.caught_up(each));
+            for look in join_all(looks).await {
+                look.expect("an aggregate lies in a partition of the store");
+            }
+        }
         let mut answers = Vec::with_capacity(aggregates.len());
         let mut read = Vec::with_capacity(aggregates.len());
         for aggregate in aggregates {

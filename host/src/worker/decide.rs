@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::outcome::{Decided, Ending, HostRefusal, appends};
 use crate::codec::envelope::{CommandData, Envelope, HandlerRef, ReadRef};
 use crate::codec::json::Json;
-use crate::domain::{Aggregate, Digest, Sequence, Timestamp};
+use crate::domain::{Aggregate, Digest, Partition, Sequence, Timestamp};
 use crate::error::{Classified, Kind};
 use crate::event_store::Record;
 use crate::metrics::Metrics;
@@ -101,6 +101,7 @@ pub async fn decide(states: &States, metrics: &Metrics, jobs: Vec<Job>, now: Tim
 
 async fn decide_together(states: &States, metrics: &Metrics, jobs: Vec<Job>, now: Timestamp) -> Vec<(Job, Answer)> {
     let mut done = Vec::with_capacity(jobs.len());
+    let Some(own) = jobs.first().map(|job| job.record.partition) else { return done };
     let mut open: Vec<Open> = jobs.into_iter().map(Open::new).collect();
     let mut known: HashMap<Aggregate, Result<Read, Unread>> = HashMap::new();
     for _round in 0..=NEEDS_ROUNDS_MAX {
@@ -117,7 +118,7 @@ async fn decide_together(states: &States, metrics: &Metrics, jobs: Vec<Job>, now
         }
         let wanted: HashSet<&Aggregate> = open.iter().flat_map(|job| &job.wanted).collect();
         let missing = wanted.into_iter().filter(|aggregate| !known.contains_key(*aggregate)).cloned().collect();
-        fetch(states, missing, &mut known).await;
+        fetch(states, missing, own, &mut known).await;
         open = open.into_iter().filter_map(|job| job.take_reads(&known, &mut done)).collect();
     }
     done.extend(open.into_iter().map(|job| {
@@ -145,8 +146,13 @@ async fn run(open: Vec<Open>, metrics: &Metrics, now: Timestamp) -> Vec<Step> {
 }
 
 /// Loads states that some job asked for and none has loaded yet in this wave.
-async fn fetch(states: &States, missing: Vec<Aggregate>, known: &mut HashMap<Aggregate, Result<Read, Unread>>) {
-    for (aggregate, loaded) in states.load_many(missing).await {
+async fn fetch(
+    states: &States,
+    missing: Vec<Aggregate>,
+    own: Partition,
+    known: &mut HashMap<Aggregate, Result<Read, Unread>>,
+) {
+    for (aggregate, loaded) in states.load_many(missing, own).await {
         let read = match loaded {
             // What does not exist has no version: the read set alone must say what was read (I8).
             Ok(folded) if folded.sequence == Sequence(0) => Ok(Read::absent(aggregate.clone())),

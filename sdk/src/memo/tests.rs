@@ -1,3 +1,5 @@
+//! What was read once is given again for the same text, and only for it.
+
 use super::*;
 
 #[test]
