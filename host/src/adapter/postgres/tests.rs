@@ -141,8 +141,9 @@ async fn a_claim_whose_answer_was_lost_is_taken_up_at_once() {
             let theirs = other.claim(H, &owner("host:b", 1), &wanted, LEASE_MS, T0).await.unwrap();
             assert_eq!(theirs, [Claimed::InProgress]);
         }
-        let attempt = if landed { 2 } else { 1 };
-        assert_eq!(database.claim(H, &me, &wanted, LEASE_MS, T0).await.unwrap(), [Claimed::Yes { attempt }]);
+        // It may have landed since.
+        let again = database.claim(H, &me, &wanted, LEASE_MS, T0).await.unwrap();
+        assert!(matches!(again[..], [Claimed::Yes { attempt }] if attempt == 2 || (attempt == 1 && !landed)));
         assert_eq!(database.claim(H, &me, &wanted, LEASE_MS, T0).await.unwrap(), [Claimed::InProgress]);
     }
     assert!(taken > 0, "no claim was given up after it was sent");
@@ -219,14 +220,20 @@ async fn a_batch_dropped_half_way_is_done_whole_or_not_at_all() {
         } else {
             drop(tokio::time::timeout(Duration::from_micros(n % 30 * 100), applying).await);
         }
-        // What was given up may still run, for a moment.
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        // What was given up may still run, for a moment: it must not end between two of these looks.
         let key = DocumentKey { collection: "accounts".into(), id: format!("d{n}") };
-        let written = database.documents("live", &[key]).await.unwrap()[0].is_some();
         let row = ClaimFilter { event_ids: vec![claims[0].event_id], limit: 1, ..ClaimFilter::default() };
-        let done = database.rows(&row).await.unwrap()[0].status == "done";
-        let moved = database.checkpoints().await.unwrap().first().is_some_and(|(_, _, at)| at.0 == n);
-        assert_eq!((written, moved), (done, done), "batch {n}");
+        let is_done = async || database.rows(&row).await.unwrap()[0].status == "done";
+        let done = loop {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let before = is_done().await;
+            let written = database.documents("live", std::slice::from_ref(&key)).await.unwrap()[0].is_some();
+            let moved = database.checkpoints().await.unwrap().first().is_some_and(|(_, _, at)| at.0 == n);
+            if is_done().await == before {
+                assert_eq!((written, moved), (before, before), "batch {n}");
+                break before;
+            }
+        };
         if !done {
             nothing += 1;
             assert!(ReadModel::apply(&database, batch(&me, n, ended)).await.unwrap().fenced.is_empty());
