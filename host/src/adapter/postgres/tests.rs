@@ -236,7 +236,9 @@ async fn a_batch_dropped_half_way_is_done_whole_or_not_at_all() {
         };
         if !done {
             nothing += 1;
-            assert!(ReadModel::apply(&database, batch(&me, n, ended)).await.unwrap().fenced.is_empty());
+            // Unless it has landed since, which only its own claim allows.
+            let fenced = ReadModel::apply(&database, batch(&me, n, ended)).await.unwrap().fenced;
+            assert!(fenced.is_empty() || is_done().await, "batch {n}");
         }
     }
     assert!(nothing > 0, "nothing was given up half-way");
