@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::domain::{Aggregate, AggregateId, AggregateType, Digest, IdError, Position, SegmentNumber};
 use crate::port::index::{SegmentRows, Watermark};
-use crate::port::read_model::{Batch, EventChanges};
+use crate::port::read_model::{Batch, Document, EventChanges, Filter, Query, matching};
 use crate::port::registry::Finished;
 use crate::port::{Error, Result};
 
@@ -33,6 +34,23 @@ pub(super) fn aggregate(kind: &str, id: &str) -> Result<Aggregate> {
 
 pub(super) fn digest(bytes: &[u8]) -> Result<Digest> {
     bytes.try_into().map(Digest).map_err(|_| corrupt("a digest has not 32 bytes"))
+}
+
+/// Candidates fetched at once when a filter may drop some.
+const FILTER_STEP: usize = 256;
+
+/// Rows to ask for at once in a search.
+pub(super) fn search_step(query: &Query) -> usize {
+    if query.filters.is_empty() { query.limit } else { query.limit.max(FILTER_STEP) }
+}
+
+/// Whether a candidate is what the filters ask for.
+pub(super) fn passes(document: &Document, filters: &[Filter]) -> Result<bool> {
+    if filters.is_empty() {
+        return Ok(true);
+    }
+    let body: Value = serde_json::from_str(document.body.get()).map_err(|_| corrupt("a document is no JSON"))?;
+    Ok(matching::passes(&body, filters))
 }
 
 /// The watermark after these segments; refuses segments that do not follow one another (I2).

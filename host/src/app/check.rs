@@ -12,13 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::consumers::Consumers;
 use super::database::Database;
-use super::parts::Parts;
+use super::parts::{Parts, STATES_BYTES_MAX, handlers};
 use super::store;
 use super::supervisor::Supervisor;
 use crate::adapter::system_clock::SystemClock;
 use crate::codec::checkpoint::{self, Checkpoint};
 use crate::config::{Config, Role, Store};
-use crate::deploy::{self, Deployments};
 use crate::domain::{EventKind, Partition, Position, Sequence};
 use crate::error::Classified as _;
 use crate::event_store::{self, EventStore, verify};
@@ -31,11 +30,9 @@ use crate::port::read_model::MemoryReadModel;
 use crate::port::registry::{ClaimFilter, MemoryRegistry, Owner, Status};
 use crate::projection::LIVE;
 use crate::replay::{self, Again, Decisions, Invariant, Order, Report};
-use crate::sandbox::{Catalog, Sandbox, World};
+use crate::sandbox::World;
 use crate::state::{Completions, ConsumerState, Parking, Progress, States};
 
-/// Bytes of folded states kept while checking.
-const STATES_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Records read at once.
 const PAGE: usize = 1_000;
 /// How often the projections are asked how far they are, and after how long without a step they count as stuck.
@@ -126,17 +123,7 @@ impl Copy {
         let index = Arc::new(MemoryIndex::new());
         // Without its tasks a store takes no append.
         let (events, _tasks, _) = EventStore::open(options, objects.clone(), index, clock.clone()).await?;
-        let cache_folder = Some(config.data_dir.join("cache").join("components"));
-        let sandbox = Sandbox::new(crate::sandbox::Options { cache_folder, ..Default::default() })?;
-        let catalog = Arc::new(Catalog::default());
-        let deployments = Deployments::open(deploy::Parts {
-            events: events.clone(),
-            objects: objects.clone(),
-            sandbox,
-            catalog: catalog.clone(),
-            clock: clock.clone(),
-        })
-        .await?;
+        let (catalog, deployments) = handlers(config, &events, &objects, &clock).await?;
         let rows = MemoryRegistry::default();
         let (letters, registry) = (Arc::new(rows.clone()), Arc::new(rows.clone()));
         let read_model = MemoryReadModel::new(rows);

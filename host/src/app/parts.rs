@@ -24,7 +24,7 @@ use crate::sandbox::{Catalog, Sandbox};
 use crate::state::{Completions, Parking, Progress, Snapshots, States, snapshots};
 
 /// Bytes of folded states kept in memory.
-const STATES_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub const STATES_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How long committed segments wait to be indexed together. Readers find them in memory meanwhile; a start after a
 /// crash folds as much again.
@@ -117,6 +117,27 @@ impl Parts {
     }
 }
 
+/// The active handlers, and the history of deployments that says which they are.
+pub async fn handlers(
+    config: &Config,
+    events: &EventStore,
+    objects: &Arc<dyn ObjectStore>,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<(Arc<Catalog>, Deployments)> {
+    let cache_folder = Some(config.data_dir.join("cache").join("components"));
+    let sandbox = Sandbox::new(crate::sandbox::Options { cache_folder, ..Default::default() })?;
+    let catalog = Arc::new(Catalog::default());
+    let deployments = Deployments::open(deploy::Parts {
+        events: events.clone(),
+        objects: objects.clone(),
+        sandbox,
+        catalog: catalog.clone(),
+        clock: clock.clone(),
+    })
+    .await?;
+    Ok((catalog, deployments))
+}
+
 /// The log with what it lies on, before the services are there.
 struct Opened {
     events: EventStore,
@@ -130,17 +151,7 @@ struct Opened {
 impl Opened {
     async fn with_services(self, config: &Config, supervisor: &Supervisor) -> anyhow::Result<Parts> {
         let Opened { events, objects, database, clock, metrics, lock } = self;
-        let cache_folder = Some(config.data_dir.join("cache").join("components"));
-        let sandbox = Sandbox::new(crate::sandbox::Options { cache_folder, ..Default::default() })?;
-        let catalog = Arc::new(Catalog::default());
-        let deployments = Deployments::open(deploy::Parts {
-            events: events.clone(),
-            objects: objects.clone(),
-            sandbox,
-            catalog: catalog.clone(),
-            clock: clock.clone(),
-        })
-        .await?;
+        let (catalog, deployments) = handlers(config, &events, &objects, &clock).await?;
         deployments.ensure_bundled(bundled::HANDLERS).await?;
         let kept_ms = config.claims_kept_ms;
         let keeping = housekeeping::run(database.clone(), events.clone(), clock.clone(), kept_ms, supervisor.signal());

@@ -3,18 +3,15 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 
 use super::connection::{Arguments, Pool};
 use super::{get, terms, unsigned};
-use crate::adapter::rows::{aggregate, corrupt, limit};
+use crate::adapter::rows::{aggregate, corrupt, limit, passes, search_step};
 use crate::port::Result;
-use crate::port::read_model::{Document, DocumentKey, Edge, Filter, Node, Query, matching};
+use crate::port::read_model::{Document, DocumentKey, Edge, Node, Query, matching};
 
-/// Candidates fetched at once when a filter may drop some.
-const FILTER_STEP: usize = 256;
 /// Above every id: ids have at most 1,024 bytes.
 const HIGHEST: char = '\u{10FFFF}';
 const HIGHEST_CHARS: usize = 257;
@@ -91,7 +88,7 @@ pub(super) async fn search(pool: &Pool, query: &Query) -> Result<Vec<Document>> 
     let wanted: Vec<String> = words.chain(query.filters.iter().flat_map(terms::of_filter)).collect();
     let end =
         matching::prefix_end(&query.id_prefix).unwrap_or_else(|| std::iter::repeat_n(HIGHEST, HIGHEST_CHARS).collect());
-    let step = if query.filters.is_empty() { query.limit } else { query.limit.max(FILTER_STEP) };
+    let step = search_step(query);
     let mut found = Vec::new();
     let mut after = query.after.clone().unwrap_or_default();
     while found.len() < query.limit {
@@ -119,14 +116,6 @@ pub(super) async fn search(pool: &Pool, query: &Query) -> Result<Vec<Document>> 
         }
     }
     Ok(found)
-}
-
-fn passes(document: &Document, filters: &[Filter]) -> Result<bool> {
-    if filters.is_empty() {
-        return Ok(true);
-    }
-    let body: Value = serde_json::from_str(document.body.get()).map_err(|_| corrupt("a document is no JSON"))?;
-    Ok(matching::passes(&body, filters))
 }
 
 pub(super) async fn edges(

@@ -12,14 +12,12 @@ use sqlx::sqlite::SqliteRow;
 
 use super::connection::Arguments;
 use super::{Database, corrupt, failed, get, json, limit, unsigned};
-use crate::adapter::rows::aggregate;
+use crate::adapter::rows::{aggregate, passes, search_step};
 use crate::port::Result;
 use crate::port::read_model::{Document, DocumentKey, Edge, Filter, Node, Operator, Query, matching};
 
 /// Documents whose words one transaction indexes: some ten milliseconds of the one writer.
 const TEXT_STEP: usize = 500;
-/// Candidates fetched at once when a filter may drop some.
-const FILTER_STEP: usize = 256;
 
 const DOCUMENTS: &str = "
 SELECT d.collection, d.id, d.owner_type, d.owner_id, d.version, d.body, j.key
@@ -108,7 +106,7 @@ pub(super) async fn search(database: &Database, query: &Query) -> Result<Vec<Doc
         while database.refresh_text().await? == TEXT_STEP {}
     }
     let (path, value) = query.filters.iter().find_map(simple).unzip();
-    let step = if query.filters.is_empty() { query.limit } else { query.limit.max(FILTER_STEP) };
+    let step = search_step(query);
     let mut found = Vec::new();
     let mut after = query.after.clone().unwrap_or_default();
     while found.len() < query.limit {
@@ -144,14 +142,6 @@ pub(super) async fn search(database: &Database, query: &Query) -> Result<Vec<Doc
         }
     }
     Ok(found)
-}
-
-fn passes(document: &Document, filters: &[Filter]) -> Result<bool> {
-    if filters.is_empty() {
-        return Ok(true);
-    }
-    let body: Value = serde_json::from_str(document.body.get()).map_err(|_| corrupt("a document is no JSON"))?;
-    Ok(matching::passes(&body, filters))
 }
 
 /// A filter that SQL may apply before: `=` of a text or whole number, at a path whose parts need no quoting and index
