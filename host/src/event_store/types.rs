@@ -170,6 +170,12 @@ impl Record {
     pub fn envelope(&self) -> Result<Envelope<'_>, codec::Error> {
         Envelope::parse(&self.line)
     }
+
+    /// A copy to be kept: its line is its own, so that it does not hold its whole segment in memory.
+    #[must_use]
+    pub fn detached(&self) -> Record {
+        Record { line: Bytes::copy_from_slice(&self.line), ..self.clone() }
+    }
 }
 
 impl Record {

@@ -161,7 +161,8 @@ impl Stream {
     }
 
     /// Takes the next record. Gives `false`, and takes nothing, when it is not the next one: a gap is to be filled from
-    /// the log; a record already taken is no gap and gives `true`.
+    /// the log; a record already taken is no gap and gives `true`. What is kept of it is a copy: streams are cached,
+    /// and a slice would hold its whole segment.
     pub fn push(&mut self, record: &Record) -> bool {
         if record.sequence <= self.sequence {
             return true;
@@ -171,7 +172,7 @@ impl Stream {
         }
         self.sequence = record.sequence;
         match record.kind {
-            EventKind::Command => self.undecided.push(record.clone()),
+            EventKind::Command => self.undecided.push(record.detached()),
             EventKind::Domain if record.sequence <= self.restored_to => drop(self.take_decided(record)),
             EventKind::Domain => {
                 self.last_domain = record.sequence;
@@ -180,7 +181,7 @@ impl Stream {
                     self.last_decided = Some(Decided { command: command.sequence, failed });
                 }
                 if !event_type::is_host_outcome(&record.event_type) {
-                    self.unfolded.push(record.clone());
+                    self.unfolded.push(record.detached());
                 }
             }
         }
