@@ -1,6 +1,7 @@
 //! The project's own commands, run as `cargo xtask <command>`. Needs cargo and a C compiler; installs the wasm target
 //! and the servers of the tests itself, and says plainly what it cannot install.
 
+mod growth;
 mod handlers;
 mod mutants;
 mod services;
@@ -22,6 +23,8 @@ cargo xtask <command>
   test       format, lints, tidy and every test of the workspace, on real servers
   sim        [--seeds N] [--seed S] [--threads T] [--tail CALLS]: the deterministic simulation, 2,000 seeds by default
   mutants    [NAME]: breaks a copy of the code on purpose, in turn; the simulation must notice each
+  growth     [--events N,..]: build, run the growth workload, keep its figures under docs/benchmarks/ and draw them
+  plots      draw the figures under docs/benchmarks/ again
   services   up | down | status [postgres] [minio] [kafka]: those servers, on free loopback ports
 ";
 
@@ -36,6 +39,8 @@ fn main() -> ExitCode {
         ["mutants"] => mutants::run(&workspace, None),
         ["mutants", name] => mutants::run(&workspace, Some(name)),
         ["sim", rest @ ..] => sim::Request::parse(rest).and_then(|request| sim::run(&workspace, &request)),
+        ["growth", rest @ ..] => growth::run(&workspace, rest),
+        ["plots"] => growth::draw(&workspace),
         ["services", rest @ ..] => services::run(&workspace, rest).and_then(|all_up| {
             anyhow::ensure!(all_up, "not everything is up");
             Ok(())

@@ -62,6 +62,11 @@ impl Output {
         bar.set_message(what);
         bar
     }
+
+    /// A bar that is never drawn.
+    pub fn hidden_bar(&self) -> ProgressBar {
+        ProgressBar::hidden()
+    }
 }
 
 /// Whether the reader of our output went away (`carryall events list | head`), which is no failure.

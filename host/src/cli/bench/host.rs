@@ -1,7 +1,7 @@
 //! The host that is measured: a process of our own on a fresh folder, or one that runs already.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,15 @@ impl Drop for Own {
     }
 }
 
-/// A first start compiles the bundled handlers.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+/// A first start compiles the bundled handlers; one without a database folds the log.
+const READY_WITHIN: Duration = Duration::from_secs(300);
+const LOOK_FOR_READY: Duration = Duration::from_millis(5);
+/// A host writes what is left when it is told to stop.
+const LOOK: Duration = Duration::from_millis(20);
+const STOP_LOOKS: u32 = 1_500;
+/// What lies in the folder of a host of ours.
+const DATA: &str = "data";
+const LOG: &str = "host.log";
 
 impl Host {
     /// A host that runs already.
@@ -53,31 +60,23 @@ impl Host {
             .prefix(".carryall-bench-")
             .tempdir_in(parent)
             .with_context(|| format!("make a folder in {}", parent.display()))?;
-        let authority = free_address()?;
-        let log = File::create(folder.path().join("host.log")).context("make the host's log file")?;
-        let program = std::env::current_exe().context("find this program")?;
-        let child = Command::new(program)
-            .args(["serve", "--log", "warn", "--listen", &authority, "--data-dir"])
-            .arg(folder.path().join("data"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .context("start the host")?;
-        let pid = child.id();
-        let mut own = Own { child, folder };
+        let (child, authority) = serve(folder.path()).await?;
+        Ok(Host { authority, token: None, pid: Some(child.id()), own: Some(Own { child, folder }) })
+    }
+
+    /// Stops a host of ours and starts it again on the same folder; gives how long the start took.
+    pub async fn restart(&mut self) -> anyhow::Result<Duration> {
+        self.end().await?;
+        let Some(own) = &mut self.own else { bail!("only a host of its own can be started again") };
         let begin = Instant::now();
-        while !ready(&authority).await {
-            if let Some(status) = own.child.try_wait().context("look after the host")? {
-                let log = std::fs::read_to_string(own.folder.path().join("host.log")).unwrap_or_default();
-                return Err(Failure::Failed(anyhow::anyhow!("the host ended at its start ({status}):\n{log}")));
-            }
-            if begin.elapsed() > READY_WITHIN {
-                return Err(Failure::Failed(anyhow::anyhow!("the host is not ready after {READY_WITHIN:?}")));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(Host { authority, token: None, pid: Some(pid), own: Some(own) })
+        (own.child, self.authority) = serve(own.folder.path()).await?;
+        self.pid = Some(own.child.id());
+        Ok(begin.elapsed())
+    }
+
+    /// The data folder of a host of ours.
+    pub fn data(&self) -> Option<PathBuf> {
+        self.own.as_ref().map(|own| own.folder.path().join(DATA))
     }
 
     pub async fn connect(&self) -> anyhow::Result<Wire> {
@@ -98,6 +97,7 @@ impl Host {
         }
         let text = std::str::from_utf8(reply.body).context("/metrics is no text")?;
         Ok(Counts {
+            events: sum(text, "carryall_commit_events_sum") as u64,
             segments: sum(text, "carryall_commit_events_count"),
             file_syncs: sum(text, "carryall_syncs{what=\"file\"}"),
             folder_syncs: sum(text, "carryall_syncs{what=\"folder\"}"),
@@ -110,24 +110,61 @@ impl Host {
 
     /// Stops a host of ours as an operator would.
     pub async fn stop(mut self) -> anyhow::Result<()> {
-        if let Some(own) = &mut self.own {
-            let pid = own.child.id().to_string();
-            Command::new("kill").args(["-TERM", &pid]).status().context("tell the host to stop")?;
-            for _ in 0..500 {
-                if own.child.try_wait().context("wait for the host")?.is_some() {
-                    return Ok(());
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            bail!("the host does not stop within 10 s of SIGTERM");
-        }
-        Ok(())
+        self.end().await
     }
+
+    async fn end(&mut self) -> anyhow::Result<()> {
+        let Some(own) = &mut self.own else { return Ok(()) };
+        let pid = own.child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().context("tell the host to stop")?;
+        for _ in 0..STOP_LOOKS {
+            if own.child.try_wait().context("wait for the host")?.is_some() {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        bail!("the host does not stop within {:?} of SIGTERM", LOOK * STOP_LOOKS);
+    }
+}
+
+/// Starts this very program on the data in a folder, and waits until it is ready.
+async fn serve(folder: &Path) -> anyhow::Result<(Child, String)> {
+    let authority = free_address()?;
+    let log = File::create(folder.join(LOG)).context("make the host's log file")?;
+    let program = std::env::current_exe().context("find this program")?;
+    let mut child = Command::new(program)
+        .args(["serve", "--log", "warn", "--listen", &authority, "--data-dir"])
+        .arg(folder.join(DATA))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .context("start the host")?;
+    let begin = Instant::now();
+    let problem = loop {
+        if ready(&authority).await {
+            return Ok((child, authority));
+        }
+        if let Some(status) = child.try_wait().context("look after the host")? {
+            let log = std::fs::read_to_string(folder.join(LOG)).unwrap_or_default();
+            bail!("the host ended at its start ({status}):\n{log}");
+        }
+        if begin.elapsed() > READY_WITHIN {
+            break format!("the host is not ready after {READY_WITHIN:?}");
+        }
+        tokio::time::sleep(LOOK_FOR_READY).await;
+    };
+    // Nothing can be done about a process that cannot be killed.
+    child.kill().ok();
+    child.wait().ok();
+    bail!(problem)
 }
 
 /// Counters of `/metrics` that the report needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counts {
+    /// Committed since the host's start.
+    pub events: u64,
     pub segments: f64,
     pub file_syncs: f64,
     pub folder_syncs: f64,

@@ -5,6 +5,7 @@
 //! reported beside the host's.
 
 mod floor;
+mod growth;
 mod host;
 mod orders;
 mod report;
@@ -27,6 +28,8 @@ use orders::{Orders, Size};
 pub(super) enum Workload {
     /// Orders are created, then each updated several times with its expected sequence.
     Orders,
+    /// The same on a store that grows to each of `--events`: cost of a command, start, memory and size.
+    Growth,
 }
 
 #[derive(Debug, Args)]
@@ -39,6 +42,9 @@ pub(super) struct Bench {
     /// Commands of each level; without it, more for higher levels.
     #[arg(long)]
     commands: Option<usize>,
+    /// With `growth`: numbers of stored events at which is measured, with the last level of concurrency.
+    #[arg(long, value_delimiter = ',', default_value = "1000,100000,1000000")]
+    events: Vec<u64>,
     /// Updates of each order after its creation.
     #[arg(long, default_value_t = 4)]
     updates: usize,
@@ -69,7 +75,9 @@ pub(super) async fn run(bench: Bench, output: &mut Output) -> Result<Done, Failu
     if !(128..=512 * 1024).contains(&bench.payload_bytes) {
         return Err(Failure::Usage("--payload-bytes must be from 128 to 524288".into()));
     }
-    let Workload::Orders = bench.workload;
+    if bench.workload == Workload::Growth {
+        return growth::run(&bench, output).await;
+    }
     output.note("measuring the disk");
     let disk = floor::measure(&bench.folder)?;
     let host = match &bench.url {
