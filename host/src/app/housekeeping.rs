@@ -1,5 +1,5 @@
-//! Keeps the database small and its full-text index fresh while nothing else needs it. Failures are logged and tried
-//! again: nothing depends on this but time and space.
+//! Keeps the database small and its full-text index fresh while nothing else needs it, and packs small segments.
+//! Failures are logged and tried again: nothing depends on this but time and space.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,8 @@ use crate::port::clock::Clock;
 
 /// How often it looks: a quiet host pays one small read each time.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// Packs written between two looks: five hundred segments a second, which one client on a fast disk makes.
+const PACKS_A_LOOK: usize = 4;
 /// Looks between two removals of old claims: ten minutes, since each walks through all of them.
 const LOOKS_PER_RETIREMENT: u32 = 300;
 /// Claims removed at once: some milliseconds of the database's one writer.
@@ -35,6 +37,11 @@ pub async fn run(
             () = clock.sleep(INTERVAL) => {}
         }
         database.look_after().await?;
+        for partition in (0..events.partitions()).map(Partition) {
+            if let Err(error) = events.pack(partition, PACKS_A_LOOK).await {
+                tracing::warn!(%error, "packing segments; the next look goes on from here");
+            }
+        }
         let now: Vec<Position> = ends.iter().map(|end| *end.borrow()).collect();
         // While events arrive, the writer has better things to do; a search brings its words up to date by itself.
         if now == before

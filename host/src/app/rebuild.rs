@@ -15,8 +15,9 @@ use crate::domain::Partition;
 use crate::metrics::Metrics;
 use crate::port::clock::Clock as _;
 
-/// Prefixes of derived objects. `checkpoints/` is derived too: the relay sends again what it sent.
-const DERIVED: [&str; 3] = ["indexes/", "checkpoints/", "snapshots/"];
+/// Prefixes of derived objects. `checkpoints/` is derived too: the relay sends again what it sent. Packs of segments
+/// stay: they are copies that a reader holds against the log, and the log is read from them.
+const DERIVED: [&str; 3] = ["indexes/by-date/", "checkpoints/", "snapshots/"];
 /// Keys deleted between two listings.
 const PAGE: usize = 1_000;
 /// How often progress is reported.

@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod envelope;
 pub mod fingerprint;
 pub mod json;
+pub mod pack;
 pub mod segment;
 pub mod snapshot;
 pub mod store;
@@ -43,6 +44,9 @@ pub enum Error {
     /// Bytes of `meta/store.json` that this release cannot read.
     #[error("store: {reason}")]
     Store { reason: String },
+    /// Bytes of a pack that nobody wrote.
+    #[error("pack: {reason}")]
+    Pack { reason: String },
     /// Bytes of a snapshot that nobody wrote.
     #[error("snapshot: {reason}")]
     Snapshot { reason: String },
@@ -57,7 +61,7 @@ impl Classified for Error {
             Error::Json(_) | Error::Envelope { .. } | Error::ReservedMetadata { .. } => Kind::Invalid,
             Error::MetadataNotObject | Error::MetadataNotText { .. } | Error::TooLarge { .. } => Kind::Invalid,
             Error::Segment { .. } | Error::Store { .. } => Kind::Corrupt,
-            Error::Checkpoint { .. } | Error::Snapshot { .. } => Kind::Corrupt,
+            Error::Checkpoint { .. } | Error::Snapshot { .. } | Error::Pack { .. } => Kind::Corrupt,
         }
     }
 
@@ -72,6 +76,7 @@ impl Classified for Error {
             Error::Store { .. } => "corrupt_store_meta",
             Error::Checkpoint { .. } => "corrupt_checkpoint",
             Error::Snapshot { .. } => "corrupt_snapshot",
+            Error::Pack { .. } => "corrupt_pack",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One partition of the log as its tasks and readers share it: the view under a lock that is never held over I/O, and
 //! the signals that move with it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::judge::Request;
+use super::packs::Ahead;
 use super::view::View;
 use super::{AppendError, Error, Options};
 use crate::codec::segment::{self, Segment};
@@ -56,6 +58,12 @@ pub(super) struct Log {
     pub partition: Partition,
     pub shared: Arc<Shared>,
     pub view: Mutex<View>,
+    /// What readers that go through the log in order will ask for next.
+    pub ahead: Mutex<Ahead>,
+    /// First segments of packs that were found damaged, to be written again.
+    pub packs_refused: Mutex<BTreeSet<SegmentNumber>>,
+    /// Up to where packs are written; not known before it was looked for.
+    pub packed_to: tokio::sync::Mutex<Option<SegmentNumber>>,
     /// Position that the next event gets.
     pub end: watch::Sender<Position>,
     /// First position that the index does not have.
@@ -106,16 +114,30 @@ impl Log {
         if let Some(segment) = in_memory {
             return Ok(segment);
         }
-        if let Some(segment) = self.shared.cache.get(&(self.partition, number)) {
+        let cache = &self.shared.cache;
+        if let Some(segment) = cache.get(&(self.partition, number)) {
             return Ok(segment);
         }
-        let Some(segment) = self.fetch(number).await? else {
-            let key = segment::key(self.partition, number);
-            return Err(Error::Chain { key, reason: "a committed segment is missing".into() });
+        let ahead = self.ahead.lock().take(number);
+        let segment = match ahead {
+            Some(segment) => segment,
+            None => {
+                let before = number.0.checked_sub(1).map(|before| (self.partition, SegmentNumber(before)));
+                // Who asks for one segment after another will ask for the next ones as well.
+                let fetched = match before.and_then(|before| cache.peek(&before)) {
+                    Some(before) => self.read_on(number, before.bytes.len()).await?,
+                    None => self.fetch(number).await?,
+                };
+                Arc::new(fetched.ok_or_else(|| self.missing(number))?)
+            }
         };
-        let segment = Arc::new(segment);
-        self.shared.cache.insert((self.partition, number), segment.clone());
+        cache.insert((self.partition, number), segment.clone());
         Ok(segment)
+    }
+
+    pub(super) fn missing(&self, number: SegmentNumber) -> Error {
+        let key = segment::key(self.partition, number);
+        Error::Chain { key, reason: "a committed segment is missing".into() }
     }
 
     /// Asks the committer to look for segments of other writers now; gives the number of that look.

@@ -8,6 +8,8 @@ mod indexer;
 mod judge;
 mod log;
 mod opening;
+mod packer;
+mod packs;
 mod reader;
 mod types;
 pub mod verify;

@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -13,6 +12,7 @@ use super::indexer::broken;
 use super::log::{ByBytes, Log, SegmentCache, Shared};
 use super::view::{Folded, View, after, fold_heads, rows};
 use super::{Error, OpenReport, Options, Rebuilt};
+use crate::codec::pack;
 use crate::codec::segment::{NO_DIGEST, Segment};
 use crate::codec::store::{self, PARTITIONS_MAX, StoreMeta};
 use crate::domain::{Aggregate, Partition, Position, SegmentNumber};
@@ -103,6 +103,9 @@ fn new_log(partition: Partition, shared: Arc<Shared>, at: Watermark) -> Arc<Log>
         partition,
         shared,
         view: Mutex::new(view),
+        ahead: Mutex::default(),
+        packs_refused: Mutex::default(),
+        packed_to: Default::default(),
         end: watch::Sender::new(position),
         indexed: watch::Sender::new(position),
         committing: watch::Sender::new(true),
@@ -161,16 +164,25 @@ async fn catch_up(log: &Arc<Log>) -> Result<(u64, u64), Error> {
         epoch = segment.header.epoch;
     }
     let mut folded = 0;
-    let mut ahead = 1;
+    // Mostly there is nothing: one request tells. When there is something, there may be much, and packed.
+    let mut count = 1;
     loop {
-        let next = log.view.lock().end().segments.0;
-        let fetched = join_all((next..next + ahead).map(|number| log.fetch(SegmentNumber(number)))).await;
-        let mut ended = false;
-        for segment in fetched {
-            let Some(segment) = segment? else {
-                ended = true;
-                break;
-            };
+        let next = log.view.lock().end().segments;
+        let packed = match count {
+            1 => None,
+            _ if look_for_pack(next, begin) => log.packed(next).await,
+            _ => None,
+        };
+        let (segments, ended) = match packed {
+            Some(segments) => (segments, false),
+            None => {
+                let wanted = count.min(pack::last(next).0 + 1 - next.0);
+                let segments = log.fetch_run(next, wanted).await?;
+                let ended = (segments.len() as u64) < wanted;
+                (segments, ended)
+            }
+        };
+        for segment in segments {
             epoch = segment.header.epoch;
             folded += segment.events.len() as u64;
             fold(log, segment).await?;
@@ -178,11 +190,17 @@ async fn catch_up(log: &Arc<Log>) -> Result<(u64, u64), Error> {
         if ended {
             break;
         }
-        ahead = FETCH_AHEAD;
+        count = FETCH_AHEAD;
     }
     apply(log).await?;
     log.announce();
     Ok((epoch + 1, folded))
+}
+
+/// Whether a pack may hold this segment and the ones after it: at the first of a pack, and behind the one segment that
+/// was fetched by itself.
+fn look_for_pack(next: SegmentNumber, begin: SegmentNumber) -> bool {
+    next == pack::first(next) || next.0 == begin.0 + 1
 }
 
 async fn fold(log: &Arc<Log>, segment: Segment) -> Result<(), Error> {

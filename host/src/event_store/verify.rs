@@ -4,13 +4,17 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::future::join_all;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::Error;
+use super::packs::in_parallel;
 use super::view::{Folded, advance, after, fold_heads, rows};
 use crate::codec::envelope::Envelope;
 use crate::codec::json::Json;
+use crate::codec::pack;
 use crate::codec::segment::{self, Event, NO_DIGEST, Segment};
 use crate::codec::store::{self, StoreMeta};
 use crate::codec::{self, fingerprint};
@@ -22,6 +26,8 @@ use crate::port::object_store::ObjectStore;
 const FINDINGS_MAX: usize = 1_000;
 /// Aggregates compared with the index in one look-up.
 const COMPARE_AT_ONCE: usize = 500;
+/// Objects read at once.
+const READ_AT_ONCE: u64 = 16;
 /// Keys in one page of a listing.
 const LIST_PAGE: usize = 1_000;
 
@@ -47,6 +53,8 @@ pub struct Report {
     pub undecided: u64,
     pub aggregates: u64,
     pub bytes: u64,
+    /// Packs that were held against the segments they are copies of.
+    pub packs: u64,
     /// Whether the index was compared.
     pub index_checked: bool,
     /// The first 1,000.
@@ -99,16 +107,26 @@ pub async fn verify(
             Some(index) => index.watermark(partition).await?.segments,
             None => SegmentNumber(0),
         };
-        while let Some(bytes) = objects.get(&walk.key()).await? {
-            report.bytes += bytes.len() as u64;
-            let segment = walk.take(bytes, &mut ids, &mut report);
-            if let (Some(index), Some(segment)) = (index, segment)
-                && segment.header.segment < indexed
-            {
-                compare_rows(index, segment, &mut report).await?;
+        let mut copies = Copies::default();
+        loop {
+            let read = read(objects, partition, walk.at.segments).await?;
+            let ended = (read.len() as u64) < READ_AT_ONCE;
+            for (bytes, decoded) in read {
+                report.bytes += bytes.len() as u64;
+                let number = walk.at.segments;
+                let segment = walk.take(decoded, &mut ids, &mut report);
+                if let (Some(index), Some(segment)) = (index, segment)
+                    && segment.header.segment < indexed
+                {
+                    compare_rows(index, segment, &mut report).await?;
+                }
+                copies.take(objects, partition, number, bytes, &mut report).await?;
+                report.segments += 1;
+                progress(&report);
             }
-            report.segments += 1;
-            progress(&report);
+            if ended {
+                break;
+            }
         }
         report.aggregates += walk.heads.len() as u64;
         report.undecided += walk.open.len() as u64;
@@ -125,6 +143,70 @@ pub async fn verify(
         }
     }
     Ok(report)
+}
+
+/// The next objects of a partition up to the first free slot, and what they hold.
+async fn read(
+    objects: &dyn ObjectStore,
+    partition: Partition,
+    from: SegmentNumber,
+) -> Result<Vec<(Bytes, Result<Segment, codec::Error>)>, Error> {
+    let numbers = (from.0..from.0 + READ_AT_ONCE).map(SegmentNumber);
+    let keys: Vec<String> = numbers.map(|number| segment::key(partition, number)).collect();
+    let mut found = Vec::with_capacity(keys.len());
+    for bytes in join_all(keys.iter().map(|key| objects.get(key))).await {
+        match bytes? {
+            Some(bytes) => found.push(bytes),
+            None => break,
+        }
+    }
+    Ok(in_parallel(found, Bytes::len, |bytes| (bytes.clone(), segment::decode(bytes))))
+}
+
+/// The segments of the pack under way, to be held against it. A pack is a copy: the log is the truth.
+#[derive(Default)]
+struct Copies {
+    segments: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Copies {
+    async fn take(
+        &mut self,
+        objects: &dyn ObjectStore,
+        partition: Partition,
+        number: SegmentNumber,
+        bytes: Bytes,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let first = pack::first(number);
+        if number == first {
+            (self.segments, self.bytes) = (Vec::new(), 0);
+        }
+        self.bytes += bytes.len();
+        // So much is never packed, and need not be kept.
+        if self.bytes > pack::BYTES_MAX {
+            self.segments = Vec::new();
+            return Ok(());
+        }
+        self.segments.push(bytes);
+        if number != pack::last(number) {
+            return Ok(());
+        }
+        let key = pack::key(partition, number);
+        let Some(packed) = objects.get(&key).await? else { return Ok(()) };
+        report.packs += 1;
+        match pack::decode(packed) {
+            Err(error) => report.add(&key, "index_pack", error.to_string()),
+            Ok(pack) => {
+                let same = |(number, bytes): (u64, &Bytes)| pack.segment(SegmentNumber(number)).as_ref() == Some(bytes);
+                if !(first.0..).zip(&self.segments).all(same) {
+                    report.add(&key, "index_pack", "it holds other segments than the log");
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Objects under `events/` that are no segment of the walk: behind a hole, or nothing of ours.
@@ -204,9 +286,9 @@ impl Walk {
     }
 
     /// Checks the next object; gives it when it can be read.
-    fn take(&mut self, bytes: bytes::Bytes, ids: &mut Ids, report: &mut Report) -> Option<Segment> {
+    fn take(&mut self, decoded: Result<Segment, codec::Error>, ids: &mut Ids, report: &mut Report) -> Option<Segment> {
         let key = self.key();
-        let segment = match segment::decode(bytes) {
+        let segment = match decoded {
             Ok(segment) => segment,
             Err(error) => {
                 report.add(&key, "corrupt_segment", error.to_string());

@@ -40,6 +40,7 @@ struct Inner {
     check_divergences: IntCounterVec,
     idempotency_mismatches: IntCounter,
     snapshots: IntCounterVec,
+    packs: IntCounterVec,
     cpu_seconds: Gauge,
     resident_bytes: IntGauge,
     resident_peak_bytes: IntGauge,
@@ -174,6 +175,7 @@ impl Metrics {
                 "Snapshots of long streams by what became of them",
                 &["what"],
             ),
+            packs: add.counters("carryall_packs", "Packs of segments by what became of them", &["what"]),
             cpu_seconds: add.register(gauge("process_cpu_seconds_total", "CPU time of this process")),
             resident_bytes: add.register(level("process_resident_memory_bytes", "Resident memory")),
             resident_peak_bytes: add.register(level("process_resident_memory_peak_bytes", "Greatest so far")),
@@ -256,6 +258,11 @@ impl Metrics {
     /// Snapshots: `written`, `used`, `refused` (damaged, or of another history) or `dropped` (no time to write them).
     pub fn snapshots(&self, what: &'static str) -> Counter {
         Counter(self.0.snapshots.with_label_values(&[what]))
+    }
+
+    /// Packs of segments: `written`, `used`, or `refused` (damaged, or of another history).
+    pub fn packs(&self, what: &'static str) -> Counter {
+        Counter(self.0.packs.with_label_values(&[what]))
     }
 
     /// Everything in the Prometheus text format.

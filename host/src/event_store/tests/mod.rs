@@ -3,6 +3,7 @@
 
 mod appends;
 mod faults;
+mod packs;
 mod simulation;
 mod verify;
 
