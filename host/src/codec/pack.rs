@@ -1,7 +1,7 @@
 //! A pack: 256 consecutive segments of a partition, verbatim, in one object, so that a log of small segments is read in
-//! few requests. Derived and discardable, never the only copy: `events/` stays the truth (I1). The same segments always
-//! give the same bytes, so that whoever writes one writes it alike. Trusts no byte on the way in; whether the pack is of
-//! this history is for its reader to find out.
+//! few requests. Derived and discardable, never the only copy: `events/` stays the truth (I1). The same segments
+//! always give the same bytes, so that whoever writes one writes it alike. Trusts no byte on the way in; whether the
+//! pack is of this history is for its reader to find out.
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +20,7 @@ use crate::domain::{Digest, Partition, SegmentNumber};
 pub const FOLDER: &str = "indexes/segments/";
 /// Segments of a pack: one request instead of so many.
 pub const SEGMENTS: u64 = 256;
-/// Bytes of segments that are packed: larger ones are read quickly enough by themselves, and a reader holds a pack whole.
+/// Bytes of segments that are packed: larger ones are read quickly enough by themselves, and a reader holds a pack.
 pub const BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Events of segments that are packed: about as many as have room, and known without reading the segments.
 pub const EVENTS_MAX: u64 = 8_192;

@@ -1,5 +1,5 @@
-//! Writes packs: 256 committed segments in one object, for those who read the log from far behind. Derived, off the path
-//! of commands, and the same bytes whoever writes them, so that several processes may; each is read back before it
+//! Writes packs: 256 committed segments in one object, for those who read the log from far behind. Derived, off the
+//! path of commands, and the same bytes whoever writes them, so that several processes may; each is read back before it
 //! counts (I1). Deletes nothing, under `events/` least of all.
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Reading many segments at once, for whoever goes through the log in order: out of a pack where there is one of this
-//! history, else several requests at a time; decoded on all cores. A pack is a copy: what it holds is used only when its
-//! chain of digests ends in the log's own segment, so it can be slow or missing, and never wrong (I1).
+//! history, else several requests at a time; decoded on all cores. A pack is a copy: what it holds is used only when
+//! its chain of digests ends in the log's own segment, so it can be slow or missing, and never wrong (I1).
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;

@@ -182,8 +182,8 @@ fn text(points: &[Point], disk: Floor) -> String {
         "SEGMENTS",
     ];
     format!(
-        "growth: the workload orders on a store of so many events; then a start on it, and ten seconds of rest\n\n{}\n\n\
-         floor of this disk: {:.0} appends of 4 KiB with fdatasync a second; {:.0} new files with their folder\n",
+        "growth: the workload orders on a store of so many events; then a start on it, and ten seconds of rest\n\n\
+         {}\n\nfloor of this disk: {:.0} appends of 4 KiB with fdatasync a second; {:.0} new files with their folder\n",
         table(&headings, &rows),
         disk.appends_per_second,
         disk.creates_per_second,
