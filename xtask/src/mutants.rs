@@ -3,7 +3,10 @@
 //! project's own source holds no switch.
 
 mod table;
+#[cfg(test)]
+mod tests;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
@@ -14,6 +17,8 @@ use table::{MUTATIONS, Mutation};
 
 /// Seeds that a mutation may take to be noticed.
 const SEEDS: &str = "3000";
+/// Where the switch is.
+const LIBRARY: &str = "host/src/lib.rs";
 /// Turns a mutation on, in the copy.
 const SWITCH: &str = "
 /// Whether this mutation is switched on.
@@ -33,12 +38,6 @@ pub fn run(workspace: &Workspace, only: Option<&str>) -> anyhow::Result<()> {
     if !target.exists() {
         std::os::unix::fs::symlink(&workspace.target, &target).context("link the target folder")?;
     }
-    for mutation in MUTATIONS {
-        mutate(&source, mutation)?;
-    }
-    let library = source.join("host/src/lib.rs");
-    let text = std::fs::read_to_string(&library)?;
-    std::fs::write(&library, text + SWITCH)?;
     let cargo = |mutation: &str| {
         let mut command = workspace.cargo(&["test", "--package", "carryall", "--lib", "--locked", "--", "--exact"]);
         command.current_dir(&source).arg("simulation::seeds::no_seed_breaks_an_invariant").arg("--nocapture");
@@ -65,29 +64,46 @@ pub fn run(workspace: &Workspace, only: Option<&str>) -> anyhow::Result<()> {
     if missed.is_empty() { Ok(()) } else { bail!("not noticed: {}", missed.join(", ")) }
 }
 
-/// Copies what version control knows, and nothing else.
+/// Copies what version control knows or would take, broken as the table says. What is there already keeps its time, so
+/// that it is not compiled again.
 fn copy(workspace: &Workspace, to: &Path) -> anyhow::Result<()> {
-    let listed = Command::new("git").arg("ls-files").current_dir(&workspace.root).output().context("git ls-files")?;
+    let mut broken = broken(&workspace.root)?;
+    let listing = ["ls-files", "--cached", "--others", "--exclude-standard"];
+    let listed = Command::new("git").args(listing).current_dir(&workspace.root).output().context("git ls-files")?;
     for path in String::from_utf8(listed.stdout)?.lines() {
-        let (from, to) = (workspace.root.join(path), to.join(path));
-        let Ok(bytes) = std::fs::read(&from) else { continue };
-        // What is the same keeps its time: it is not compiled again.
-        if std::fs::read(&to).is_ok_and(|there| there == bytes) {
+        let bytes = match broken.remove(path) {
+            Some(text) => text.into_bytes(),
+            // Known, and deleted since.
+            None => match std::fs::read(workspace.root.join(path)) {
+                Ok(bytes) => bytes,
+                Err(_) => continue,
+            },
+        };
+        let target = to.join(path);
+        if std::fs::read(&target).is_ok_and(|there| there == bytes) {
             continue;
         }
-        std::fs::create_dir_all(to.parent().context("a file has a folder")?)?;
-        std::fs::write(&to, bytes).with_context(|| format!("copy {path}"))?;
+        std::fs::create_dir_all(target.parent().context("a file has a folder")?)?;
+        std::fs::write(&target, bytes).with_context(|| format!("copy {path}"))?;
     }
+    anyhow::ensure!(broken.is_empty(), "not under version control: {:?}", broken.keys());
     Ok(())
 }
 
-fn mutate(source: &Path, mutation: &Mutation) -> anyhow::Result<()> {
-    let path = source.join(mutation.file);
-    let text = std::fs::read_to_string(&path).with_context(|| format!("{}: {}", mutation.name, mutation.file))?;
-    if text.matches(mutation.find).count() != 1 {
-        bail!("{}: {} does not hold once: {}", mutation.name, mutation.file, mutation.find);
+/// The files that hold mutations or their switch, by path, with all of them compiled in.
+fn broken(root: &Path) -> anyhow::Result<BTreeMap<&'static str, String>> {
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).with_context(|| path.to_owned());
+    let mut files = BTreeMap::from([(LIBRARY, read(LIBRARY)? + SWITCH)]);
+    for mutation in MUTATIONS {
+        let text = match files.remove(mutation.file) {
+            Some(text) => text,
+            None => read(mutation.file)?,
+        };
+        if text.matches(mutation.find).count() != 1 {
+            bail!("{}: {} does not hold once: {}", mutation.name, mutation.file, mutation.find);
+        }
+        let switch = format!("crate::mutant(\"{}\")", mutation.name);
+        files.insert(mutation.file, text.replace(mutation.find, &mutation.replace.replace("MUTANT", &switch)));
     }
-    let switch = format!("crate::mutant(\"{}\")", mutation.name);
-    std::fs::write(&path, text.replace(mutation.find, &mutation.replace.replace("MUTANT", &switch)))?;
-    Ok(())
+    Ok(files)
 }

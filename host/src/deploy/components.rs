@@ -12,6 +12,7 @@ use crate::failpoint;
 use crate::port::clock::Clock;
 use crate::port::object_store::{ObjectStore, PutNew};
 use crate::sandbox::{Catalog, Handler, Sandbox};
+use crate::state::offload;
 
 /// Attempts to store a component whose write ended unknown. The same bytes go to the same key, so each is safe.
 const PUT_ATTEMPTS_MAX: u32 = 5;
@@ -34,15 +35,17 @@ pub fn key(digest: Digest) -> String {
 
 /// The digest of a component, computed off the threads that do I/O.
 pub(super) async fn digest(bytes: Bytes) -> Digest {
-    tokio::task::spawn_blocking(move || Digest::of(&bytes)).await.expect("digesting does not panic")
+    offload(move || Digest::of(&bytes)).await
 }
 
 impl Components {
-    /// Compiles and judges a component, off the threads that do I/O.
-    pub(super) async fn judge(&self, bytes: Bytes) -> Result<Arc<Handler>, Error> {
+    /// Compiles and judges a component, off the threads that do I/O. One that is loaded was judged.
+    pub(super) async fn judge(&self, digest: Digest, bytes: Bytes) -> Result<Arc<Handler>, Error> {
+        if let Some(handler) = self.catalog.resolve(digest) {
+            return Ok(handler);
+        }
         let sandbox = self.sandbox.clone();
-        let loading = tokio::task::spawn_blocking(move || sandbox.load(&bytes));
-        let handler = loading.await.expect("loading a component does not panic").map_err(Error::Component)?;
+        let handler = offload(move || sandbox.load(&bytes)).await.map_err(Error::Component)?;
         self.catalog.remember(handler.clone());
         Ok(handler)
     }
@@ -79,13 +82,9 @@ impl Components {
         }
         let bytes = self.objects.get(&key(digest)).await?.ok_or(Error::DamagedComponent { digest })?;
         let sandbox = self.sandbox.clone();
-        let loading = tokio::task::spawn_blocking(move || {
-            let sound = Digest::of(&bytes) == digest;
-            sound.then(|| sandbox.load(&bytes))
-        });
-        let handler = loading
+        let load = move || (Digest::of(&bytes) == digest).then(|| sandbox.load(&bytes));
+        let handler = offload(load)
             .await
-            .expect("loading a component does not panic")
             .ok_or(Error::DamagedComponent { digest })?
             .map_err(|source| Error::Reload { digest, source })?;
         self.catalog.remember(handler.clone());

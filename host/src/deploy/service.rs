@@ -133,7 +133,7 @@ impl Deployments {
         if let Some(known) = self.known(digest) {
             return self.upload_again(&known.name, digest, bytes).await;
         }
-        let handler = self.inner.components.judge(bytes.clone()).await?;
+        let handler = self.inner.components.judge(digest, bytes.clone()).await?;
         let description = handler.description();
         let name = description.name.as_str();
         let mut data = Uploaded {

@@ -1,7 +1,8 @@
-//! What must hold when everything has come to rest: answers against the log, decisions against a native account,
-//! documents against a fold, rows and checkpoints against the log's end.
+//! What must hold when everything has come to rest: answers against the log, decisions against a native account and
+//! against the versions they name, documents against a fold, rows and checkpoints against the log's end.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -9,7 +10,7 @@ use uuid::Uuid;
 use super::clients::{Answer, Attempt, History, untrue};
 use super::crew::Crew;
 use super::process::{ACCOUNTS, DOCUMENTS, THINGS};
-use super::truth::{Fact, Truth};
+use super::truth::{Activation, Fact, Truth};
 use super::world::World;
 use crate::domain::{EventKind, Partition};
 use crate::event_store::verify;
@@ -17,6 +18,10 @@ use crate::port::index::Index as _;
 use crate::port::read_model::{DocumentKey, ReadModel as _};
 use crate::port::registry::{DeadLetter, DeadLetters as _};
 use crate::projection::LIVE;
+use crate::replay::{self, Again, Decisions};
+
+/// Commands that are decided again in each run, drawn among all.
+const DECIDED_AGAIN: usize = 5;
 
 /// Dead letters that wait.
 pub async fn parked(world: &World) -> Vec<DeadLetter> {
@@ -28,42 +33,55 @@ pub async fn parked(world: &World) -> Vec<DeadLetter> {
 pub fn unfinished(crew: &Crew) -> Option<String> {
     let world = &crew.world;
     let truth = world.truth.lock();
-    let end = truth.len() as u64;
     let open =
         truth.facts.iter().find(|fact| fact.kind == EventKind::Command && !truth.outcomes.contains_key(&fact.id));
     if let Some(open) = open {
         return Some(format!("{} {} of {} is not decided", open.event_type, open.id, open.aggregate));
     }
-    if truth.relay_position() < end {
-        return Some(format!("the relay is at {} of {end}", truth.relay_position()));
+    if let Some(behind) = truth.not_relayed() {
+        return Some(behind);
     }
-    drop(truth);
+    let ends: Vec<(Partition, u64)> =
+        (0..truth.partitions()).map(Partition).map(|partition| (partition, truth.end(partition))).collect();
     for slot in 0..crew.len() {
-        let seen = crew.services(slot).map(|services| services.events.end(Partition(0)).0);
-        if seen != Some(end) {
-            return Some(format!("process {slot} is at {seen:?} of {end}"));
+        let Some(services) = crew.services(slot) else { return Some(format!("process {slot} is not up")) };
+        for (partition, end) in &ends {
+            let seen = services.events.end(*partition).0;
+            if seen != *end {
+                return Some(format!("process {slot} is at {seen} of {end} in partition {partition}"));
+            }
+        }
+        for (name, activations) in &truth.activations {
+            let (serving, active) = (services.serving(name), activations.last().map(|last| last.digest));
+            if serving != active {
+                return Some(format!("process {slot} has {serving:?} serve as {name}, and {active:?} is active"));
+            }
         }
     }
+    drop(truth);
     // Nothing here waits: these ports are in memory.
     futures_util::FutureExt::now_or_never(async {
         let checkpoints = world.database.model.checkpoints().await.unwrap();
-        for consumer in [ACCOUNTS, THINGS, DOCUMENTS] {
-            let at = checkpoints.iter().find(|(name, _, _)| name == consumer).map_or(0, |(_, _, at)| at.0);
-            if at < end {
-                return Some(format!("{consumer} is at {at} of {end}"));
+        for (partition, end) in ends {
+            for consumer in [ACCOUNTS, THINGS, DOCUMENTS] {
+                let its = checkpoints.iter().find(|(name, on, _)| name == consumer && *on == partition);
+                let at = its.map_or(0, |(_, _, at)| at.0);
+                if at < end {
+                    return Some(format!("{consumer} is at {at} of {end} in partition {partition}"));
+                }
+            }
+            let indexed = world.database.index.watermark(partition).await.unwrap().next_position.0;
+            if indexed < end {
+                return Some(format!("the index is at {indexed} of {end} in partition {partition}"));
             }
         }
-        if let Some(letter) = parked(world).await.pop() {
-            return Some(format!("{} is parked at {}", letter.aggregate_id, letter.handler));
-        }
-        let indexed = world.database.index.watermark(Partition(0)).await.unwrap().next_position.0;
-        (indexed < end).then(|| format!("the index is at {indexed} of {end}"))
+        parked(world).await.pop().map(|letter| format!("{} is parked at {}", letter.aggregate_id, letter.handler))
     })
     .flatten()
 }
 
 /// Everything that can be said at the end.
-pub async fn all(crew: &Crew, history: &History) -> Result<(), String> {
+pub async fn all(crew: &Crew, history: &History, renewed: usize) -> Result<(), String> {
     let world = &crew.world;
     {
         let truth = world.truth.lock();
@@ -72,9 +90,11 @@ pub async fn all(crew: &Crew, history: &History) -> Result<(), String> {
         }
         refused(&truth, history)?;
         decisions(&truth)?;
+        named(&truth, renewed)?;
     }
     documents(world).await?;
     rest(world).await?;
+    decided_again(crew).await?;
     statuses(crew).await
 }
 
@@ -87,7 +107,7 @@ fn answer(truth: &Truth, attempt: &Attempt) -> Result<(), String> {
         Answer::Accepted { sequence, position, replayed } => {
             let Some(place) = place else { return Err(format!("I5: {id} was accepted and is not in the log")) };
             let fact = &truth.facts[place];
-            if (place as u64, fact.sequence) != (*position, sequence.0) || fact.aggregate != aggregate {
+            if (fact.position, fact.sequence) != (*position, sequence.0) || fact.aggregate != aggregate {
                 return Err(format!("I4: {id} was accepted as {sequence} at {position} and is elsewhere"));
             }
             if place >= attempt.returned {
@@ -130,16 +150,25 @@ fn same_content(fact: &Fact, attempt: &Attempt) -> Result<(), String> {
     if same { Ok(()) } else { Err(format!("I4: {} was accepted and holds other content", fact.id)) }
 }
 
-/// What was refused every time is not in the log.
+/// What is in the log was written for somebody who was told so, or who was told that nobody knows. A refusal is for
+/// good: not even the same command, sent again and accepted, may turn out to have been written by a request that was
+/// refused.
 fn refused(truth: &Truth, history: &History) -> Result<(), String> {
     let attempts = history.attempts.lock();
-    let mut open: HashMap<Uuid, bool> = HashMap::new();
+    let mut written: HashMap<Uuid, bool> = HashMap::new();
     for attempt in attempts.iter() {
-        let may_be = matches!(attempt.answer, Answer::Accepted { .. } | Answer::Unknown);
-        *open.entry(attempt.intention.id).or_default() |= may_be;
+        let Some(place) = truth.places.get(&attempt.intention.id).copied() else { continue };
+        let may_have = match attempt.answer {
+            Answer::Accepted { .. } => attempt.invoked <= place && place < attempt.returned,
+            Answer::Unknown => attempt.invoked <= place,
+            Answer::Conflict | Answer::Mismatch | Answer::Refused(_) => false,
+        };
+        *written.entry(attempt.intention.id).or_default() |= may_have;
     }
-    match open.iter().find(|(id, may_be)| !**may_be && truth.places.contains_key(id)) {
-        Some((id, _)) => Err(format!("I5: {id} was refused each time and is in the log")),
+    // In an order that does not depend on hashes.
+    let wrong = attempts.iter().map(|attempt| attempt.intention.id).find(|id| written.get(id) == Some(&false));
+    match wrong {
+        Some(id) => Err(format!("I5: {id} is in the log, and all who sent it by then were refused")),
         None => Ok(()),
     }
 }
@@ -180,6 +209,55 @@ fn decisions(truth: &Truth) -> Result<HashMap<String, (u64, u64, bool)>, String>
     Ok(accounts)
 }
 
+/// Each outcome names a version that was in charge before it, under the number of that activation; when all processes
+/// are new, it is none that was retired by then.
+fn named(truth: &Truth, renewed: usize) -> Result<(), String> {
+    for outcome in truth.facts.iter().filter_map(|fact| truth.outcomes.get(&fact.id)) {
+        let (place, fact) = (outcome[0], &truth.facts[outcome[0]]);
+        let envelope: Value = serde_json::from_slice(&fact.line).expect("an envelope");
+        let handler = &envelope["metadata"]["handler"];
+        let Some(name) = handler["name"].as_str() else { continue };
+        let known = truth.activations.get(name).map_or(&[][..], Vec::as_slice);
+        let is_it = |of: &Activation| {
+            let named = handler["digest"].as_str().and_then(|text| text.parse().ok());
+            named == Some(of.digest) && handler["revision"] == of.revision && of.place < place
+        };
+        let Some(by) = known.iter().position(is_it) else {
+            return Err(format!("I8: {} at {place} names {handler}, which was not in charge", fact.event_type));
+        };
+        if place >= renewed && known.get(by + 1).is_some_and(|next| next.place < renewed) {
+            return Err(format!("I8: {} at {place} was decided by {handler}, which was retired", fact.event_type));
+        }
+    }
+    Ok(())
+}
+
+/// Some commands, decided again by the versions that their outcomes name, give the same bytes.
+async fn decided_again(crew: &Crew) -> Result<(), String> {
+    let commands: Vec<Uuid> = {
+        let truth = crew.world.truth.lock();
+        truth.facts.iter().filter(|fact| fact.kind == EventKind::Command).map(|fact| fact.id).collect()
+    };
+    let drawn = crew.world.sim.draw(|random| [(); DECIDED_AGAIN].map(|()| random.index(commands.len().max(1))));
+    let Some(services) = crew.services(0) else { return Err("replay: process 0 is not up".into()) };
+    let deployments = services.deployments.clone();
+    let load: replay::Load = Arc::new(move |digest| {
+        let deployments = deployments.clone();
+        Box::pin(async move { deployments.component(digest).await.map_err(|error| error.to_string()) })
+    });
+    let mut decisions = Decisions::new(services.events.clone(), load);
+    for id in drawn.into_iter().filter_map(|place| commands.get(place)) {
+        let record = services.events.find(&[*id]).await.ok().and_then(|mut found| found.pop().flatten());
+        let Some(record) = record else { return Err(format!("replay: {id} is not found")) };
+        match decisions.again(&record).await {
+            Ok(Again::Same | Again::NotJudged(_)) => {}
+            Ok(Again::Differs { code, message }) => return Err(format!("I8: {id}: {code}: {message}")),
+            Err(error) => return Err(format!("replay: {id}: {error}")),
+        }
+    }
+    Ok(())
+}
+
 async fn documents(world: &World) -> Result<(), String> {
     let folded = decisions(&world.truth.lock())?;
     for id in ["a", "b"] {
@@ -218,14 +296,16 @@ async fn statuses(crew: &Crew) -> Result<(), String> {
         let truth = crew.world.truth.lock();
         truth.facts.iter().filter(|fact| fact.kind == EventKind::Command).map(|fact| fact.id).collect()
     };
-    let Some(services) = crew.services(0) else { return Err("status: process 0 is not up".into()) };
-    for id in ids {
-        let status = services.queries.status(id).await.map_err(|error| format!("status: {id}: {error}"))?;
-        if !status.is_final() {
-            return Err(format!("status: {id} is {:?} at the end", status.status));
-        }
-        if let Some(why) = untrue(crew, id, status.status) {
-            return Err(format!("status: {why}"));
+    for slot in 0..crew.len() {
+        let Some(services) = crew.services(slot) else { return Err(format!("status: process {slot} is not up")) };
+        for id in &ids {
+            let status = services.queries.status(*id).await.map_err(|error| format!("status: {id}: {error}"))?;
+            if !status.is_final() {
+                return Err(format!("status: {id} is {:?} at the end in process {slot}", status.status));
+            }
+            if let Some(why) = untrue(crew, *id, status.status) {
+                return Err(format!("status in process {slot}: {why}"));
+            }
         }
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! The bus between processes: keeps what was published, delivers it at least once, again and out of order across keys.
-//! Half of the runs divide the log among the members of a group and change their mind now and then; in the others
-//! everybody takes up everything.
+//! Half of the runs divide the log among the members of a group, slot by slot, and change their mind now and then; in
+//! the others everybody takes up everything.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -20,8 +20,8 @@ const AGAIN_MAX: u64 = 20;
 /// What was published, and the groups that read it.
 #[derive(Debug, Default)]
 pub struct Topics {
-    /// Whether one member of a group has the log to itself.
-    divided: bool,
+    /// Into how many slots the log is divided, each of which one member of a group has to itself.
+    slots: Option<usize>,
     messages: Mutex<Vec<Message>>,
     groups: Mutex<HashMap<String, Group>>,
     members: Mutex<u64>,
@@ -32,21 +32,22 @@ pub struct Topics {
 struct Group {
     acknowledged: usize,
     members: Vec<u64>,
-    /// Who has the log, when it is divided.
-    holder: Option<u64>,
+    /// Who has each slot, when the log is divided.
+    holders: Vec<Option<u64>>,
 }
 
 impl Topics {
-    pub fn new(divided: bool) -> Topics {
-        Topics { divided, ..Topics::default() }
+    pub fn new(slots: Option<usize>) -> Topics {
+        Topics { slots, ..Topics::default() }
     }
 
     fn share(&self, group: &str, member: u64) -> Share {
-        let holds = self.groups.lock().get(group).is_some_and(|group| group.holder == Some(member));
-        match holds || !self.divided {
-            true => Share::whole(),
-            false => Share { slots: BTreeSet::new(), of: 1 },
-        }
+        let Some(slots) = self.slots else { return Share::whole() };
+        let groups = self.groups.lock();
+        let holders = groups.get(group).into_iter().flat_map(|group| group.holders.iter().enumerate());
+        let held = holders.filter(|(_, holder)| **holder == Some(member));
+        let number = |count: usize| u32::try_from(count).expect("a few slots");
+        Share { slots: held.map(|(slot, _)| number(slot)).collect(), of: number(slots) }
     }
 
     fn change(&self, group: &str, change: impl FnOnce(&mut Group)) {
@@ -85,7 +86,7 @@ impl Bus for SimBus {
             return away(WHAT);
         }
         for message in &messages {
-            self.world.truth.lock().published(message.position, &message.value);
+            self.world.truth.lock().published(message.partition, message.position, &message.value);
         }
         sim.hop().await;
         Ok(())
@@ -98,9 +99,16 @@ impl Bus for SimBus {
             *members
         };
         let mut at = 0;
+        let slots = self.world.topics.slots.unwrap_or_default();
+        let taken: Vec<bool> = self.world.sim.draw(|random| (0..slots).map(|_| random.chance(600)).collect());
         self.world.topics.change(group, |group| {
             group.members.push(member);
-            group.holder = Some(member);
+            group.holders.resize(slots, None);
+            for (holder, taken) in group.holders.iter_mut().zip(taken) {
+                if taken || holder.is_none() {
+                    *holder = Some(member);
+                }
+            }
             at = group.acknowledged;
         });
         Ok(Box::new(SimSubscription {
@@ -152,12 +160,14 @@ impl SimSubscription {
         taken
     }
 
-    /// Now and then another member gets the log.
+    /// Now and then another member gets a slot.
     fn rebalance(&self) {
-        if self.world.topics.divided && self.world.strikes(|faults| faults.again / 8) {
+        let Some(slots) = self.world.topics.slots else { return };
+        if self.world.strikes(|faults| faults.again / 8) {
             let sim = &self.world.sim;
             self.world.topics.change(&self.group, |group| {
-                group.holder = Some(sim.draw(|random| random.pick(&group.members)));
+                let (slot, member) = sim.draw(|random| (random.index(slots), random.pick(&group.members)));
+                group.holders[slot] = Some(member);
             });
         }
     }
@@ -167,8 +177,8 @@ impl Drop for SimSubscription {
     fn drop(&mut self) {
         self.world.topics.change(&self.group, |group| {
             group.members.retain(|member| *member != self.member);
-            if group.holder == Some(self.member) {
-                group.holder = group.members.first().copied();
+            for holder in group.holders.iter_mut().filter(|holder| **holder == Some(self.member)) {
+                *holder = group.members.first().copied();
             }
         });
     }
@@ -217,7 +227,7 @@ impl Subscription for SimSubscription {
 
 fn delivery(message: Message) -> Delivery {
     Delivery {
-        coordinates: format!("{}/0/{}", message.topic, message.position),
+        coordinates: format!("{}/{}/{}", message.topic, message.partition, message.position),
         topic: message.topic,
         value: message.value,
         place: Some((message.partition, message.position)),

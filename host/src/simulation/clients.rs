@@ -1,4 +1,4 @@
-//! Clients and an operator. They send commands, send them again when they are not sure, use an id twice, rely on what
+//! Clients. They send commands, send them again when they are not sure, use an id twice, rely on what
 //! they saw last, ask for the status; every question and every answer goes into the history that is judged at the end.
 
 use std::sync::Arc;
@@ -69,7 +69,7 @@ pub struct History {
 }
 
 /// Asks a process something; `None` when no answer comes: it died, or it sleeps.
-async fn ask<T, F>(crew: &Crew, slot: usize, question: impl FnOnce(Arc<Services>) -> F) -> Option<T>
+pub async fn ask<T, F>(crew: &Crew, slot: usize, question: impl FnOnce(Arc<Services>) -> F) -> Option<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
@@ -287,25 +287,4 @@ pub fn untrue(crew: &Crew, id: Uuid, told: StatusName) -> Option<String> {
         StatusName::Pending | StatusName::Processing | StatusName::Retrying => true,
     };
     (!fits).then(|| format!("command {id} is told {told:?} and ends with {:?}", last.map(|fact| &fact.event_type)))
-}
-
-/// The operator: looks at the dead letters now and then, lets some be tried again, gives others up.
-pub fn spawn_operator(crew: &Arc<Crew>) {
-    let crew = crew.clone();
-    crew.clone().world.sim.spawn(OUTSIDE, async move {
-        loop {
-            let (pause, slot, retries) =
-                crew.world.sim.draw(|random| (random.below(1_500) + 300, random.index(crew.len()), random.chance(300)));
-            crew.world.sim.sleep_ms(pause).await;
-            let Some(letter) = super::audit::parked(&crew.world).await.pop() else { continue };
-            crew.world.sim.note("op", "letter", 0, || format!("{} {retries}", letter.aggregate_id));
-            let _told = ask(&crew, slot, |services| async move {
-                match retries {
-                    true => services.parking.retry(letter.id, "op").await,
-                    false => services.parking.discard(letter.id, "hopeless", "op").await,
-                }
-            })
-            .await;
-        }
-    });
 }

@@ -42,6 +42,8 @@ impl Crew {
                 index_linger_ms: random.pick(&[0, 30]),
                 cache_bytes_max: random.pick(&[0, 1 << 20]),
                 batches_max: random.pick(&[1, 3]),
+                snapshot_interval: random.pick(&[0, 3]),
+                is_warm: random.chance(970),
             });
             Slot { setting, group: OUTSIDE, services: None }
         });

@@ -199,8 +199,8 @@ impl ReadModel for SimDatabase {
                         self.world.sim.broken("I6", format!("{consumer} applied {} twice", event.event_id));
                     }
                 }
-                if let Some((_, position)) = checkpoint.filter(|_| applied.fenced.is_empty()) {
-                    self.world.truth.lock().checkpoint(&consumer, position, &effects);
+                if let Some((partition, position)) = checkpoint.filter(|_| applied.fenced.is_empty()) {
+                    self.world.truth.lock().checkpoint(&consumer, partition, position, &effects);
                 }
             }
             Ok(applied)
@@ -233,9 +233,9 @@ impl ReadModel for SimDatabase {
     }
 
     async fn set_checkpoint(&self, consumer: &str, partition: Partition, position: Position) -> Result<()> {
-        self.call("checkpoint", || format!("{consumer} {position}"), async {
+        self.call("checkpoint", || format!("{consumer} {partition}/{position}"), async {
             self.rows().model.set_checkpoint(consumer, partition, position).await?;
-            self.world.truth.lock().checkpoint(consumer, position, &self.rows().effects.lock());
+            self.world.truth.lock().checkpoint(consumer, partition, position, &self.rows().effects.lock());
             Ok(())
         })
         .await

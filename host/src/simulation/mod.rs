@@ -9,7 +9,9 @@ mod clock;
 mod crew;
 mod database;
 mod executor;
+mod handlers;
 mod objects;
+mod operators;
 mod process;
 mod random;
 mod seeds;
@@ -20,9 +22,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use clients::{Client, History, spawn_operator};
+use clients::{Client, History};
 use crew::Crew;
 use executor::{Executor, OUTSIDE, Sim};
+use operators::{spawn_deployer, spawn_mender};
 use world::{Database, Faults, World};
 
 /// Polls of one phase before it is called endless: a hundred times what a run needs.
@@ -61,12 +64,14 @@ fn phases(executor: &mut Executor, world: &Arc<World>) {
     let sim = &world.sim;
     let (processes, clients, commands, misfortunes) =
         sim.draw(|random| (random.index(3) + 1, random.below(3) + 1, random.below(5) + 2, random.below(6)));
+    let deployments = sim.draw(|random| if random.chance(500) { random.below(4) + 1 } else { 0 });
     let crew = Crew::new(world.clone(), processes);
     let history = Arc::new(History::default());
     // The storm.
     (0..processes).for_each(|slot| crew.start(slot));
     Client::spawn(&crew, &history, clients, commands);
-    spawn_operator(&crew);
+    spawn_mender(&crew);
+    spawn_deployer(&crew, &history, deployments);
     let weather = Arc::new(Mutex::new(true));
     let (over, unlucky) = (weather.clone(), crew.clone());
     sim.spawn(OUTSIDE, async move {
@@ -83,11 +88,12 @@ fn phases(executor: &mut Executor, world: &Arc<World>) {
     if sim.draw(|random| random.chance(250)) {
         world.database.restore(&Database::empty());
     }
+    let renewed = world.truth.lock().len();
     (0..processes).for_each(|slot| crew.start(slot));
     Client::spawn(&crew, &history, 1, 2);
     executor.run_until(POLLS_MAX, || *history.working.lock() == 0);
     settle(executor, &crew);
-    audit(executor, &crew, &history);
+    audit(executor, &crew, &history, renewed);
 }
 
 /// Lets everything come to rest.
@@ -105,14 +111,15 @@ fn settle(executor: &mut Executor, crew: &Arc<Crew>) {
     });
 }
 
-fn audit(executor: &mut Executor, crew: &Arc<Crew>, history: &Arc<History>) {
+/// `renewed`: events of the log when all processes were new for the last time.
+fn audit(executor: &mut Executor, crew: &Arc<Crew>, history: &Arc<History>, renewed: usize) {
     if crew.world.sim.is_broken() {
         return;
     }
     let done = Arc::new(Mutex::new(false));
     let (over, auditor, history) = (done.clone(), crew.clone(), history.clone());
     crew.world.sim.spawn(OUTSIDE, async move {
-        if let Err(why) = audit::all(&auditor, &history).await {
+        if let Err(why) = audit::all(&auditor, &history, renewed).await {
             auditor.world.sim.broken("audit", why);
         }
         *over.lock() = true;

@@ -95,7 +95,7 @@ impl ObjectStore for SimObjects {
         }
         let mut found = self.world.objects.get(key).await?;
         if let Some(bytes) = &mut found
-            && key.starts_with("events/")
+            && (key.starts_with("events/") || key.starts_with("snapshots/"))
             && self.world.strikes(|faults| faults.cut)
         {
             let kept = self.world.sim.draw(|random| random.index(bytes.len()));

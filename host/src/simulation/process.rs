@@ -1,10 +1,9 @@
 //! One simulated process: the real event store, workers, projection, relay and parking, over ports that fail. It is
 //! started as the app starts it, and dies when its group is killed or one of its tasks ends.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -12,12 +11,15 @@ use super::bus::SimBus;
 use super::clock::SimClock;
 use super::database::SimDatabase;
 use super::executor::Group;
+use super::handlers::{BUNDLED, Version, versions};
 use super::objects::SimObjects;
 use super::truth::Consumed;
 use super::world::World;
 use crate::app::membership;
 use crate::command::{self, MismatchMode};
-use crate::domain::{EventKind, Partition};
+use crate::deploy::check::Ask;
+use crate::deploy::{self, Deployments};
+use crate::domain::{Digest, EventKind, Partition};
 use crate::event_store::{self, EventStore};
 use crate::metrics::Metrics;
 use crate::port::clock::Clock;
@@ -25,12 +27,12 @@ use crate::port::registry::Owner;
 use crate::projection::Projector;
 use crate::query;
 use crate::relay::{self, Relay};
-use crate::sandbox::{Active, Catalog, Handler};
-use crate::state::{Completions, Consumer, Intake, Parking, Progress, States, Work, consumer, intake};
-use crate::tests::components::{abuse, component, sandbox, together};
+use crate::sandbox::Catalog;
+use crate::state::{Completions, Consumer, Intake, Parking, Progress, Snapshots, States, Work};
+use crate::state::{consumer, intake, snapshots};
+use crate::tests::components::sandbox;
 use crate::worker::Worker;
 
-const P0: Partition = Partition(0);
 pub const ACCOUNTS: &str = "account:Account";
 pub const THINGS: &str = "abuse:Thing";
 pub const DOCUMENTS: &str = "account-projection:Account";
@@ -49,17 +51,6 @@ pub fn consumed() -> Vec<Consumed> {
     ]
 }
 
-/// The handlers, compiled once for all runs.
-fn active() -> Active {
-    static HANDLERS: OnceLock<Vec<Arc<Handler>>> = OnceLock::new();
-    let handlers = HANDLERS.get_or_init(|| {
-        let components: [Bytes; 3] =
-            [component("examples/account"), abuse("decider").into(), component("examples/account-projection")];
-        components.iter().map(|bytes| sandbox().load(bytes).unwrap()).collect()
-    });
-    together(handlers.iter().cloned())
-}
-
 /// What clients and operators reach while the process runs.
 #[derive(Debug)]
 pub struct Services {
@@ -68,6 +59,7 @@ pub struct Services {
     pub commands: command::Service,
     pub queries: query::Service,
     pub parking: Parking,
+    pub deployments: Deployments,
     stop: CancellationToken,
 }
 
@@ -88,6 +80,10 @@ pub struct Setting {
     pub cache_bytes_max: usize,
     /// Batches that a consumer has under way at once.
     pub batches_max: usize,
+    /// Events from one snapshot of an aggregate to the next; 0 without.
+    pub snapshot_interval: u64,
+    /// Whether components are loaded already, or must be read from the object store.
+    pub is_warm: bool,
 }
 
 impl Services {
@@ -103,9 +99,11 @@ impl Services {
         let objects = Arc::new(SimObjects { world: world.clone(), who: who.clone() });
         let database = Arc::new(SimDatabase { world: world.clone(), who: who.clone() });
         let bus = Arc::new(SimBus { world: world.clone(), who: who.clone() });
+        let tasks_of = Tasks { world, group, ended };
         let metrics = Metrics::new();
         let options = event_store::Options {
             writer: setting.name.clone(),
+            partitions: world.partitions,
             heads_max: setting.heads_max,
             recent_bytes_max: setting.recent_bytes_max,
             cache_bytes_max: setting.cache_bytes_max,
@@ -116,19 +114,32 @@ impl Services {
             ..event_store::Options::default()
         };
         let (events, tasks, _) = EventStore::open(options, objects.clone(), database.clone(), clock.clone()).await?;
-        let tasks_of = Tasks { world, group, ended };
         for task in tasks {
             tasks_of.spawn(task.name, task.future);
         }
-        let catalog = Arc::new(Catalog::default());
-        catalog.replace(active());
-        let states = States::new(events.clone(), catalog.clone(), setting.cache_bytes_max);
+        let stop = CancellationToken::new();
+        let deployments = deployed(&events, &objects, &clock, setting).await?;
+        let catalog = deployments.catalog().clone();
+        let mut states = States::new(events.clone(), catalog.clone(), setting.cache_bytes_max);
+        if setting.snapshot_interval > 0 {
+            let options = snapshots::Options {
+                store: events.store_id(),
+                objects: objects.clone(),
+                interval: setting.snapshot_interval,
+                metrics: metrics.clone(),
+            };
+            let (snapshots, writer) = Snapshots::new(options, clock.clone());
+            states = states.with_snapshots(snapshots);
+            tasks_of.spawn("snapshots", writer.run(stop.clone()));
+        }
         let completions = Completions::new(events.clone());
         let progress = Progress::default();
         let parking = Parking::open(events.clone(), database.clone(), database.clone(), clock.clone()).await?;
-        let stop = CancellationToken::new();
-        tasks_of.spawn("completions", completions.clone().follow(P0, stop.clone()));
-        tasks_of.spawn("dead letters", parking.clone().follow(P0, stop.clone()));
+        for partition in (0..world.partitions).map(Partition) {
+            tasks_of.spawn("completions", completions.clone().follow(partition, stop.clone()));
+            tasks_of.spawn("dead letters", parking.clone().follow(partition, stop.clone()));
+            tasks_of.spawn("deployments", deployments.clone().follow(partition, stop.clone()));
+        }
         let parts = consumer::Parts {
             events: events.clone(),
             catalog: catalog.clone(),
@@ -141,25 +152,20 @@ impl Services {
             owner: Owner { name: setting.name.clone(), run: setting.run },
         };
         let consumers = Consumers { tasks: &tasks_of, parts: &parts, bus: &bus, setting, stop: &stop };
-        consumers.join(ACCOUNTS, "account_commands", {
+        for (consumer, topic) in [(ACCOUNTS, "account_commands"), (THINGS, "thing_commands")] {
             let states = states.clone();
-            move || Worker::new(states.clone())
-        });
-        consumers.join(THINGS, "thing_commands", {
-            let states = states.clone();
-            move || Worker::new(states.clone())
-        });
+            consumers.join(consumer, topic, move || Worker::new(states.clone()));
+        }
         consumers.join(DOCUMENTS, "account_events", || Projector {
             handler: "account-projection".into(),
             kind: Some("Account".into()),
         });
-        let options = relay::Options {
-            batch_max: 8,
-            checkpoint_interval: Duration::from_millis(200),
-            metrics_log_interval: Duration::from_secs(3_600),
-        };
-        let relay = Relay::open(options, events.clone(), objects, bus, clock.clone(), progress.clone(), P0).await?;
-        tasks_of.spawn("relay", relay.run(stop.clone()));
+        for partition in (0..world.partitions).map(Partition) {
+            let (events, objects, bus) = (events.clone(), objects.clone(), bus.clone());
+            let (clock, progress) = (clock.clone(), progress.clone());
+            let relay = Relay::open(relay_options(), events, objects, bus, clock, progress, partition).await?;
+            tasks_of.spawn("relay", relay.run(stop.clone()));
+        }
         let queries = query::Service::new(query::Sources {
             store: events.clone(),
             states,
@@ -171,7 +177,24 @@ impl Services {
             clock: clock.clone(),
         });
         let commands = command::Service::new(events.clone(), catalog, clock, MismatchMode::Error, &metrics);
-        Ok(Services { group, events, commands, queries, parking, stop })
+        Ok(Services { group, events, commands, queries, parking, deployments, stop })
+    }
+
+    /// Puts a version in charge, as an operator does.
+    pub async fn deploy(&self, version: &Version) -> Result<(), deploy::Error> {
+        let upload = self.deployments.upload(version.bytes.clone(), "op").await?;
+        let ask = Ask { force: true, ..Ask::default() };
+        self.deployments.activate(&upload.name, upload.version.digest, ask, "op").await.map(drop)
+    }
+
+    /// Puts the version before the present one in charge again.
+    pub async fn roll_back(&self, name: &str) -> Result<(), deploy::Error> {
+        self.deployments.rollback(name, Ask::default(), "op").await.map(drop)
+    }
+
+    /// The digest that decides or projects under a name in this process.
+    pub fn serving(&self, name: &str) -> Option<Digest> {
+        self.deployments.catalog().active().get(name).map(|active| active.handler.digest())
     }
 
     /// Asks the process to end as the app does: consumers first, the log last.
@@ -179,6 +202,43 @@ impl Services {
         self.stop.cancel();
         world.sim.sleep_ms(500).await;
         self.events.close().await;
+    }
+}
+
+/// The handlers in charge; at the first start of all, those that every process brings.
+async fn deployed(
+    events: &EventStore,
+    objects: &Arc<SimObjects>,
+    clock: &Arc<dyn Clock>,
+    setting: &Setting,
+) -> Result<Deployments, deploy::Error> {
+    let catalog = Arc::new(Catalog::default());
+    if setting.is_warm {
+        versions().iter().for_each(|version| catalog.remember(version.handler.clone()));
+    }
+    let deployments = Deployments::open(deploy::Parts {
+        events: events.clone(),
+        objects: objects.clone(),
+        sandbox: sandbox().clone(),
+        catalog,
+        clock: clock.clone(),
+    })
+    .await?;
+    // What is known needs no digest of a component: that is most of what a start costs here.
+    let active = deployments.list().await?.values().filter(|deployment| deployment.active.is_some()).count();
+    if active < BUNDLED {
+        let bundled: Vec<(&str, &[u8])> =
+            versions()[..BUNDLED].iter().map(|version| (version.name, &*version.bytes)).collect();
+        deployments.ensure_bundled(&bundled).await?;
+    }
+    Ok(deployments)
+}
+
+fn relay_options() -> relay::Options {
+    relay::Options {
+        batch_max: 8,
+        checkpoint_interval: Duration::from_millis(200),
+        metrics_log_interval: Duration::from_secs(3_600),
     }
 }
 
@@ -204,7 +264,11 @@ struct Consumers<'a> {
 }
 
 impl Consumers<'_> {
-    fn join<W: Work>(&self, name: &'static str, topic: &'static str, work: impl Fn() -> W + Send + Sync + 'static) {
+    fn join<W, F>(&self, name: &'static str, topic: &'static str, work: F)
+    where
+        W: Work,
+        F: Fn() -> W + Clone + Send + Sync + 'static,
+    {
         let parts = self.parts.clone();
         let intake = Intake::new(
             name,
@@ -217,22 +281,25 @@ impl Consumers<'_> {
                 clock: parts.clock.clone(),
             },
         );
-        let (share, stop, setting) = (intake.share(), self.stop.clone(), self.setting.clone());
-        self.tasks.spawn(name, async move {
-            let clock = parts.clock.clone();
-            let run = |release| {
-                let (parts, work, options) = (parts.clone(), work(), consumer_options(name, topic, &setting));
-                async move {
-                    let ended = match Consumer::open(options, parts.clone(), P0, work).await {
-                        Ok(consumer) => consumer.run(release).await,
-                        Err(error) => Err(error),
-                    };
-                    parts.progress.leave(name, P0);
-                    ended
-                }
-            };
-            membership::tend(P0, share, &*clock, stop, run).await
-        });
+        for partition in (0..parts.events.partitions()).map(Partition) {
+            let (share, stop, setting) = (intake.share(), self.stop.clone(), self.setting.clone());
+            let (parts, work) = (parts.clone(), work.clone());
+            self.tasks.spawn(name, async move {
+                let clock = parts.clock.clone();
+                let run = |release| {
+                    let (parts, work, options) = (parts.clone(), work(), consumer_options(name, topic, &setting));
+                    async move {
+                        let ended = match Consumer::open(options, parts.clone(), partition, work).await {
+                            Ok(consumer) => consumer.run(release).await,
+                            Err(error) => Err(error),
+                        };
+                        parts.progress.leave(name, partition);
+                        ended
+                    }
+                };
+                membership::tend(partition, share, &*clock, stop, run).await
+            });
+        }
         self.tasks.spawn(name, intake.run(self.stop.clone()));
     }
 }

@@ -1,8 +1,11 @@
 //! The auditor's own memory: the log as the object store holds it, and what follows from it. Every committed segment,
 //! every claim marked done, every checkpoint and every published message is checked the moment it happens. Shares no
 //! rule with the code under test: the rules are written again here, plainly, from the contract.
+//!
+//! Partitions have positions of their own; facts are kept in the order in which they became durable, whatever their
+//! partition, and *place* means a place in that order.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -10,11 +13,13 @@ use uuid::Uuid;
 use super::executor::Sim;
 use crate::codec::checkpoint::Checkpoint;
 use crate::codec::segment::{self, Segment};
-use crate::domain::{Digest, EventKind, Position, derived_id};
+use crate::domain::{Digest, EventKind, Partition, Position, derived_id};
 use crate::event_store::Expected;
 
 /// Stream type of what operators and the host did to consumers.
-const OPERATIONS: &str = "Operations";
+const OPERATIONS: &str = "Operations/";
+/// Stream type of the deployment history.
+const HANDLER: &str = "Handler/";
 
 /// What a consumer is to handle.
 #[derive(Debug, Clone)]
@@ -27,6 +32,7 @@ pub struct Consumed {
 /// An event of the log.
 #[derive(Debug, Clone)]
 pub struct Fact {
+    pub position: u64,
     pub id: Uuid,
     pub aggregate: String,
     pub kind: EventKind,
@@ -62,13 +68,33 @@ impl Head {
     }
 }
 
+/// One partition of the log.
+#[derive(Debug, Default)]
+struct Line {
+    segments: u64,
+    digest: Option<Digest>,
+    /// Place of the event at each position.
+    places: Vec<usize>,
+    /// Positions the bus has acknowledged.
+    published: HashSet<u64>,
+    /// The relay's checkpoint.
+    relayed: u64,
+}
+
+/// A version that was put in charge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activation {
+    pub revision: u64,
+    pub digest: Digest,
+    pub place: usize,
+}
+
 /// The log, and what was told about it.
 #[derive(Debug)]
 pub struct Truth {
     sim: Sim,
     consumed: Vec<Consumed>,
-    segments: u64,
-    digest: Option<Digest>,
+    lines: Vec<Line>,
     pub facts: Vec<Fact>,
     /// Place of every event id.
     pub places: HashMap<Uuid, usize>,
@@ -76,30 +102,37 @@ pub struct Truth {
     pub streams: HashMap<String, Vec<usize>>,
     /// Places of the outcome of each command.
     pub outcomes: HashMap<Uuid, Vec<usize>>,
+    /// Activations of each handler, oldest first.
+    pub activations: BTreeMap<String, Vec<Activation>>,
     /// Aggregates that a consumer ever parked.
     ever_parked: HashSet<(String, String)>,
-    /// Positions the bus has acknowledged.
-    published: HashSet<u64>,
-    relayed: u64,
 }
 
 impl Truth {
-    pub fn new(sim: Sim, consumed: Vec<Consumed>) -> Truth {
+    pub fn new(sim: Sim, partitions: u16, consumed: Vec<Consumed>) -> Truth {
         Truth {
             sim,
             consumed,
-            segments: 0,
-            digest: None,
+            lines: (0..partitions).map(|_| Line::default()).collect(),
             facts: Vec::new(),
             places: HashMap::new(),
             streams: HashMap::new(),
             outcomes: HashMap::new(),
+            activations: BTreeMap::new(),
             ever_parked: HashSet::new(),
-            published: HashSet::new(),
-            relayed: 0,
         }
     }
 
+    pub fn partitions(&self) -> u16 {
+        u16::try_from(self.lines.len()).expect("made from a u16")
+    }
+
+    /// The position behind the last event of a partition.
+    pub fn end(&self, partition: Partition) -> u64 {
+        self.lines[usize::from(partition.0)].places.len() as u64
+    }
+
+    /// Events of all partitions.
     pub fn len(&self) -> usize {
         self.facts.len()
     }
@@ -131,25 +164,35 @@ impl Truth {
             Err(error) => return self.sim.broken("I1", format!("a segment that cannot be read: {error}")),
         };
         let header = &segment.header;
-        if header.segment.0 != self.segments {
-            self.sim.broken("I1", format!("segment {} where {} comes next", header.segment, self.segments));
+        let Some(line) = self.lines.get_mut(usize::from(header.partition.0)) else {
+            return self.sim.broken("I1", format!("a segment of partition {}", header.partition));
+        };
+        if header.segment.0 != line.segments {
+            self.sim.broken("I1", format!("segment {} where {} comes next", header.segment, line.segments));
         }
-        if header.prev_digest != self.digest.unwrap_or(segment::NO_DIGEST) {
+        if header.prev_digest != line.digest.unwrap_or(segment::NO_DIGEST) {
             self.sim.broken("I1", format!("segment {} does not follow the one before", header.segment));
         }
-        if header.first_position.0 != self.facts.len() as u64 {
+        if header.first_position.0 != line.places.len() as u64 {
             self.sim.broken("I2", format!("segment {} begins at {}", header.segment, header.first_position));
         }
-        self.segments += 1;
-        self.digest = Some(segment.digest);
+        line.segments += 1;
+        line.digest = Some(segment.digest);
         self.take(&segment);
     }
 
     fn take(&mut self, segment: &Segment) {
         let begin = self.facts.len();
+        let (partition, partitions) = (segment.header.partition, self.partitions());
         for event in &segment.events {
             let place = self.facts.len();
             let aggregate = event.aggregate.to_string();
+            if Partition::of(&event.aggregate, partitions) != partition {
+                self.sim.broken("I2", format!("{aggregate} has an event in partition {partition}"));
+            }
+            let line = &mut self.lines[usize::from(partition.0)].places;
+            let position = line.len() as u64;
+            line.push(place);
             let stream = self.streams.entry(aggregate.clone()).or_default();
             if event.sequence.0 != stream.len() as u64 + 1 {
                 self.sim.broken("I2", format!("{aggregate} has no gapless numbers at {}", event.sequence));
@@ -159,6 +202,7 @@ impl Truth {
                 self.sim.broken("I4", format!("event {} has two positions", event.event_id));
             }
             self.facts.push(Fact {
+                position,
                 id: event.event_id,
                 aggregate,
                 kind: event.kind,
@@ -173,6 +217,8 @@ impl Truth {
             let fact = self.facts[place].clone();
             if fact.aggregate.starts_with(OPERATIONS) {
                 self.operated(&fact);
+            } else if let Some(name) = fact.aggregate.strip_prefix(HANDLER) {
+                self.deployed(name, &fact, place);
             } else if fact.kind == EventKind::Domain {
                 self.decided(&fact, place, begin);
             }
@@ -184,6 +230,27 @@ impl Truth {
         let text = |name: &str| envelope["data"][name].as_str().unwrap_or_default().to_owned();
         let aggregate = format!("{}/{}", text("aggregate_type"), text("aggregate_id"));
         self.ever_parked.insert((text("handler"), aggregate));
+    }
+
+    /// Activations are numbered without gap, and say what was in charge before.
+    fn deployed(&mut self, name: &str, fact: &Fact, place: usize) {
+        if fact.event_type != "HANDLER_ACTIVATED" {
+            return;
+        }
+        let envelope: serde_json::Value = serde_json::from_slice(&fact.line).expect("an envelope");
+        let data = &envelope["data"];
+        let digest = |name: &str| data[name].as_str().and_then(|text| text.parse::<Digest>().ok());
+        let known = self.activations.entry(name.to_owned()).or_default();
+        let revision = data["revision"].as_u64().unwrap_or_default();
+        match digest("digest") {
+            Some(now)
+                if revision == known.len() as u64 + 1
+                    && digest("previous") == known.last().map(|before| before.digest) =>
+            {
+                known.push(Activation { revision, digest: now, place });
+            }
+            _ => self.sim.broken("deployment", format!("{name}: {data} follows {known:?}")),
+        }
     }
 
     /// One outcome for each command, whole, with derived ids, in the order of the aggregate's commands.
@@ -229,33 +296,47 @@ impl Truth {
     }
 
     /// A consumer says that everything below has had its effect. `effects`: events applied to the read model.
-    pub fn checkpoint(&self, consumer: &str, position: Position, effects: &HashSet<(String, Uuid)>) {
-        if position.0 > self.facts.len() as u64 {
-            return self.sim.broken("I7", format!("{consumer} is at {position}, ahead of the log"));
+    pub fn checkpoint(
+        &self,
+        consumer: &str,
+        partition: Partition,
+        position: Position,
+        effects: &HashSet<(String, Uuid)>,
+    ) {
+        if position.0 > self.end(partition) {
+            return self.sim.broken("I7", format!("{consumer} is at {partition}/{position}, ahead of the log"));
         }
         let Some(consumed) = self.of(consumer) else { return };
-        for (place, fact) in self.facts.iter().enumerate().take_while(|(place, _)| (*place as u64) < position.0) {
+        let below = usize::try_from(position.0).expect("a run is short");
+        for place in &self.lines[usize::from(partition.0)].places[..below] {
+            let fact = &self.facts[*place];
+            let is_its = fact.kind == consumed.kind
+                && fact.topic == consumed.topic
+                && !(fact.kind == EventKind::Domain && fact.event_type.starts_with("COMMAND_"));
+            if !is_its {
+                continue;
+            }
             let has_effect = match consumed.kind {
                 EventKind::Command => self.outcomes.contains_key(&fact.id),
                 EventKind::Domain => effects.contains(&(consumer.to_owned(), fact.id)),
             };
-            let is_its = fact.kind == consumed.kind
-                && fact.topic == consumed.topic
-                && !(fact.kind == EventKind::Domain && fact.event_type.starts_with("COMMAND_"));
-            if is_its && !has_effect && !self.ever_parked.contains(&(consumer.to_owned(), fact.aggregate.clone())) {
-                let words = format!("{consumer} says {position}, and {} at {place} has no effect", fact.event_type);
+            if !has_effect && !self.ever_parked.contains(&(consumer.to_owned(), fact.aggregate.clone())) {
+                let (event, at) = (&fact.event_type, fact.position);
+                let words = format!("{consumer} says {partition}/{position}, and {event} at {at} has no effect");
                 return self.sim.broken("I7", words);
             }
         }
     }
 
     /// The bus acknowledged a message.
-    pub fn published(&mut self, position: Position, value: &Bytes) {
-        match usize::try_from(position.0).ok().and_then(|at| self.facts.get(at)) {
+    pub fn published(&mut self, partition: Partition, position: Position, value: &Bytes) {
+        let line = self.lines.get_mut(usize::from(partition.0));
+        let place = line.as_ref().and_then(|line| line.places.get(usize::try_from(position.0).ok()?));
+        match place.map(|place| &self.facts[*place]) {
             Some(fact) if fact.line == *value => {
-                self.published.insert(position.0);
+                line.expect("it has the place").published.insert(position.0);
             }
-            _ => self.sim.broken("I1", format!("the bus carries at {position} what the log does not hold")),
+            _ => self.sim.broken("I1", format!("the bus carries at {partition}/{position} what the log does not hold")),
         }
     }
 
@@ -264,18 +345,26 @@ impl Truth {
         let Ok(checkpoint) = Checkpoint::decode(bytes) else {
             return self.sim.broken("I7", "a relay checkpoint that cannot be read".into());
         };
-        let position = checkpoint.partitions.get(&0).map_or(0, |place| place.position.0);
-        if position < self.relayed {
-            self.sim.broken("I7", format!("the relay's checkpoint moves from {} back to {position}", self.relayed));
+        for (partition, line) in self.lines.iter_mut().enumerate() {
+            let place = u16::try_from(partition).ok().and_then(|partition| checkpoint.partitions.get(&partition));
+            let (before, now) = (line.relayed, place.map_or(0, |place| place.position.0));
+            if now < before {
+                self.sim
+                    .broken("I7", format!("the relay's checkpoint of {partition} moves from {before} back to {now}"));
+            }
+            if let Some(missing) = (before..now).find(|at| !line.published.contains(at)) {
+                let words =
+                    format!("the relay's checkpoint of {partition} is {now}, and {missing} was not acknowledged");
+                self.sim.broken("I7", words);
+            }
+            line.relayed = now;
         }
-        if let Some(missing) = (self.relayed..position).find(|at| !self.published.contains(at)) {
-            self.sim.broken("I7", format!("the relay's checkpoint is {position}, and {missing} was not acknowledged"));
-        }
-        self.relayed = position;
     }
 
-    /// Position the relay's checkpoint has.
-    pub fn relay_position(&self) -> u64 {
-        self.relayed
+    /// Where the relay is not at the end, in words.
+    pub fn not_relayed(&self) -> Option<String> {
+        let behind = |line: &&Line| line.relayed < line.places.len() as u64;
+        let line = self.lines.iter().find(behind)?;
+        Some(format!("the relay is at {} of {}", line.relayed, line.places.len()))
     }
 }

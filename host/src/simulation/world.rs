@@ -80,6 +80,8 @@ impl Database {
 #[derive(Debug)]
 pub struct World {
     pub sim: Sim,
+    /// Of the log.
+    pub partitions: u16,
     pub truth: Mutex<Truth>,
     pub objects: MemoryStore,
     pub database: Database,
@@ -91,13 +93,15 @@ pub struct World {
 
 impl World {
     pub fn new(sim: Sim, consumed: Vec<Consumed>, faults: Faults) -> Arc<World> {
-        let divided = sim.draw(|random| random.chance(500));
+        let (partitions, divided) = sim.draw(|random| (random.pick(&[1, 1, 2, 3]), random.chance(500)));
+        let slots = sim.draw(|random| random.index(usize::from(partitions)) + 1);
         Arc::new(World {
-            truth: Mutex::new(Truth::new(sim.clone(), consumed)),
+            truth: Mutex::new(Truth::new(sim.clone(), partitions, consumed)),
             sim,
+            partitions,
             objects: MemoryStore::new(),
             database: Database::empty(),
-            topics: Topics::new(divided),
+            topics: Topics::new(divided.then_some(slots)),
             faults: Mutex::new(faults),
             database_away: Mutex::new(false),
         })

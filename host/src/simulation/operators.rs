@@ -1,0 +1,50 @@
+//! Operators. One looks at the dead letters now and then; another puts other versions of handlers in charge.
+
+use std::sync::Arc;
+
+use super::clients::{History, ask};
+use super::crew::Crew;
+use super::executor::OUTSIDE;
+use super::handlers::versions;
+
+/// Looks at the dead letters, lets some be tried again, gives others up.
+pub fn spawn_mender(crew: &Arc<Crew>) {
+    let crew = crew.clone();
+    crew.clone().world.sim.spawn(OUTSIDE, async move {
+        loop {
+            let (pause, slot, retries) =
+                crew.world.sim.draw(|random| (random.below(1_500) + 300, random.index(crew.len()), random.chance(300)));
+            crew.world.sim.sleep_ms(pause).await;
+            let Some(letter) = super::audit::parked(&crew.world).await.pop() else { continue };
+            crew.world.sim.note("op", "letter", 0, || format!("{} {retries}", letter.aggregate_id));
+            let _told = ask(&crew, slot, |services| async move {
+                match retries {
+                    true => services.parking.retry(letter.id, "op").await,
+                    false => services.parking.discard(letter.id, "hopeless", "op").await,
+                }
+            })
+            .await;
+        }
+    });
+}
+
+/// Puts other versions in charge, or those from before again, so many times.
+pub fn spawn_deployer(crew: &Arc<Crew>, history: &Arc<History>, times: u64) {
+    *history.working.lock() += 1;
+    let (crew, history) = (crew.clone(), history.clone());
+    crew.world.sim.clone().spawn(OUTSIDE, async move {
+        for _ in 0..times {
+            let (pause, slot, place, back) = crew.world.sim.draw(|random| {
+                (random.below(2_500), random.index(crew.len()), random.index(versions().len()), random.chance(200))
+            });
+            crew.world.sim.sleep_ms(pause).await;
+            let version = &versions()[place];
+            let deployed = ask(&crew, slot, move |services| async move {
+                if back { services.roll_back(version.name).await } else { services.deploy(version).await }
+            });
+            let deployed = deployed.await;
+            crew.world.sim.note("op", "deploy", place as u64, || format!("{} {back} {deployed:?}", version.name));
+        }
+        *history.working.lock() -= 1;
+    });
+}
