@@ -1,5 +1,6 @@
 //! A host process on a folder of its own.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -127,6 +128,11 @@ impl Server {
     fn spawn(folder: &Path, address: &str, options: &Options) -> anyhow::Result<Child> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("host.log"))?;
         let mut command = Command::new(binary()?);
+        if options.environment.iter().any(|(_, value)| value.contains("=stop")) {
+            // One that stands still, in the group of the tests, would have the kernel end all of it (SIGHUP) when
+            // the shell behind the tests goes away.
+            command.process_group(0);
+        }
         command
             .arg("serve")
             .env_clear()
@@ -207,6 +213,10 @@ impl Server {
 
     /// SIGTERM, and waits for the end.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+        // One that has ended has no number any more that is its own.
+        if let Some(status) = self.child.try_wait()? {
+            return Ok(status);
+        }
         self.process().signal("TERM")?;
         let begin = Instant::now();
         loop {

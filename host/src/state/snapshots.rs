@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::codec::snapshot::{Folder, Snapshot, key};
 use crate::domain::{Aggregate, Sequence};
+use crate::failpoint;
 use crate::metrics::{Counter, Metrics};
 use crate::port::clock::Clock;
 use crate::port::object_store::ObjectStore;
@@ -182,8 +183,12 @@ impl Writer {
 
     async fn write(&self, snapshot: Snapshot) {
         let key = key(&snapshot.aggregate, snapshot.sequence, &snapshot.folder);
+        failpoint::pass("snapshot.before_write");
         match self.objects.put(&key, snapshot.encode()).await {
-            Ok(()) => self.written.add(1),
+            Ok(()) => {
+                failpoint::pass("snapshot.after_write");
+                self.written.add(1);
+            }
             Err(error) => {
                 self.dropped.add(1);
                 tracing::debug!(key, %error, "a snapshot could not be written");

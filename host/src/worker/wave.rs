@@ -170,11 +170,12 @@ impl Wave<'_> {
         let mut outcomes = Vec::with_capacity(pending.len());
         let mut results = Vec::new();
         for Pending { job, decided } in pending {
-            let issued = if decided.issued.is_empty() {
-                Vec::new()
-            } else {
-                self.context.parts.events.append_all(decided.issued).await
-            };
+            let mut issued = Vec::new();
+            if !decided.issued.is_empty() {
+                failpoint::pass("issue.before");
+                issued = self.context.parts.events.append_all(decided.issued).await;
+                failpoint::pass("issue.after");
+            }
             match issued.into_iter().find_map(Result::err) {
                 Some(error) if matches!(error.kind(), Kind::Unavailable | Kind::Unknown) => {
                     results.push((job, Err(error)));

@@ -4,17 +4,19 @@
 //! are dense, the read model is the fold of the log.
 #![allow(clippy::unwrap_used)]
 
+mod bulk;
 mod notebook;
 mod shop;
 mod work;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use carryall_tests::{Options, Server};
+use carryall_tests::{Kafka, Options, Server};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
@@ -54,6 +56,11 @@ const MATRIX: &[(&str, Kind, &[u64])] = &[
     ("apply.after", Kind::Shop, &[1, 5]),
     ("progress.before_store", Kind::Shop, &[1, 2]),
     ("progress.after_store", Kind::Shop, &[1, 2]),
+    ("snapshot.before_write", Kind::Shop, &[1, 9]),
+    ("snapshot.after_write", Kind::Shop, &[1, 9]),
+    ("issue.before", Kind::Bulk, &[1, 2]),
+    ("issue.after", Kind::Bulk, &[1, 3]),
+    ("outcome.before", Kind::Bulk, &[2]),
     ("fail.before", Kind::Notebook, &[1, 4]),
     ("fail.after", Kind::Notebook, &[1, 5]),
     ("park.before_record", Kind::Notebook, &[1, 2]),
@@ -69,6 +76,15 @@ const MATRIX: &[(&str, Kind, &[u64])] = &[
     ("deploy.after_store", Kind::FirstStart, &[2]),
     ("deploy.after_append", Kind::FirstStart, &[3]),
     ("open.before_apply", Kind::WithoutDatabase, &[1]),
+];
+
+/// As [`MATRIX`], for hosts on Kafka.
+const ON_KAFKA: &[(&str, Kind, &[u64])] = &[
+    ("relay.after_publish", Kind::Kafka, &[3]),
+    ("checkpoint.before_store", Kind::Kafka, &[1]),
+    ("checkpoint.after_store", Kind::Kafka, &[1]),
+    ("ack.before", Kind::Kafka, &[1, 3]),
+    ("ack.after", Kind::Kafka, &[1, 3]),
 ];
 
 /// Steps that may fail without having done anything, and how often they do so in a row.
@@ -113,7 +129,7 @@ impl Prepared {
         match kind {
             Kind::FirstStart => None,
             Kind::WithoutDatabase => Some(&self.without_database),
-            Kind::Shop | Kind::Notebook | Kind::Deploy => Some(&self.shop),
+            Kind::Shop | Kind::Kafka | Kind::Bulk | Kind::Notebook | Kind::Deploy => Some(&self.shop),
         }
     }
 }
@@ -130,12 +146,27 @@ fn log_end(server: &Server) -> String {
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
+/// Snapshots as often as they can be.
+fn options() -> Options {
+    Options::default().with("CARRYALL_SNAPSHOT_INTERVAL_EVENTS", "2")
+}
+
 fn armed(plan: &str) -> Options {
     // A pause outlives the lease, so that whoever wakes up must not trust what it held.
-    Options::default()
+    options()
         .with("CARRYALL_FAILPOINTS", plan)
         .with("PROCESSED_EVENT_LEASE_TIMEOUT_SECONDS", "2")
         .with("PROCESSED_EVENT_HEARTBEAT_INTERVAL_SECONDS", "1")
+}
+
+/// A corner of Kafka for work that needs it.
+fn kafka(kind: Kind) -> Option<Kafka> {
+    (kind == Kind::Kafka).then(Kafka::create)
+}
+
+fn on(kafka: Option<&Kafka>, options: Options) -> Options {
+    let variables = kafka.into_iter().flat_map(Kafka::environment);
+    variables.fold(options, |options, (name, value)| options.with(name, value))
 }
 
 /// Runs the cases, a few at once, and fails with everything that went wrong.
@@ -181,16 +212,20 @@ async fn until_dead(server: &mut Server, work: &Work) -> anyhow::Result<()> {
 }
 
 async fn kill(prepared: Arc<Prepared>, point: &'static str, kind: Kind, nth: u64) -> anyhow::Result<()> {
-    let mut server = Server::begin(prepared.data(kind), armed(&format!("{point}=kill@{nth}")))?;
+    let kafka = kafka(kind);
+    let armed = on(kafka.as_ref(), armed(&format!("{point}=kill@{nth}")));
+    let mut server = Server::begin(prepared.data(kind), armed)?;
     let work = Work::new(kind);
     until_dead(&mut server, &work).await?;
-    server.start_again_with(Options::default()).await?;
+    server.start_again_with(on(kafka.as_ref(), options())).await?;
     work.finish(&server).await.with_context(|| log_end(&server))?;
     work.audit(&mut server, &["check", "--sample", "40"]).await
 }
 
 async fn pause(prepared: Arc<Prepared>, point: &'static str, kind: Kind, nth: u64) -> anyhow::Result<()> {
-    let mut server = Server::begin(prepared.data(kind), armed(&format!("{point}=stop@{nth}")))?;
+    let kafka = kafka(kind);
+    let armed = on(kafka.as_ref(), armed(&format!("{point}=stop@{nth}")));
+    let mut server = Server::begin(prepared.data(kind), armed)?;
     let process = server.process();
     let wake = tokio::spawn(async move {
         let begun = Instant::now();
@@ -212,10 +247,12 @@ async fn pause(prepared: Arc<Prepared>, point: &'static str, kind: Kind, nth: u6
     work.audit(&mut server, &["verify"]).await
 }
 
-async fn outage(prepared: Arc<Prepared>, point: &'static str, times: u64) -> anyhow::Result<()> {
-    let mut server = Server::begin(prepared.data(Kind::Shop), armed(&format!("{point}=error@1*{times}")))?;
+async fn outage(prepared: Arc<Prepared>, point: &'static str, kind: Kind, times: u64) -> anyhow::Result<()> {
+    let kafka = kafka(kind);
+    let armed = on(kafka.as_ref(), armed(&format!("{point}=error@1*{times}")));
+    let mut server = Server::begin(prepared.data(kind), armed)?;
     server.wait_ready().await?;
-    let work = Work::new(Kind::Shop);
+    let work = Work::new(kind);
     let client = server.client();
     tokio::select! {
         run = work.run(&client) => run?,
@@ -240,6 +277,24 @@ async fn a_kill_at_any_step_loses_nothing_and_repeats_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_or_a_pause_beside_kafka_loses_nothing_and_repeats_nothing() {
+    let prepared = Prepared::make().await;
+    let mut cases: Vec<(String, Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>)> = Vec::new();
+    for (point, kind, times) in ON_KAFKA {
+        for nth in *times {
+            let name = format!("{point}=kill@{nth} during {kind:?}");
+            cases.push((name, Box::pin(kill(prepared.clone(), point, *kind, *nth))));
+        }
+        let nth = times[0];
+        let paused = Box::pin(pause(prepared.clone(), point, *kind, nth));
+        cases.push((format!("{point}=stop@{nth} during {kind:?}"), paused));
+    }
+    let unacknowledged = Box::pin(outage(prepared.clone(), "ack.before", Kind::Kafka, 6));
+    cases.push(("ack.before=error@1*6 during Kafka".to_owned(), unacknowledged));
+    all(cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pause_at_any_step_loses_nothing_and_repeats_nothing() {
     let prepared = Prepared::make().await;
     let mut cases = Vec::new();
@@ -254,7 +309,7 @@ async fn a_pause_at_any_step_loses_nothing_and_repeats_nothing() {
 async fn an_outage_at_any_step_holds_work_up_and_changes_nothing_else() {
     let prepared = Prepared::make().await;
     let case = |(point, times): &(&'static str, u64)| {
-        (format!("{point}=error@1*{times}"), outage(prepared.clone(), point, *times))
+        (format!("{point}=error@1*{times}"), outage(prepared.clone(), point, Kind::Shop, *times))
     };
     all(OUTAGES.iter().map(case).collect()).await;
 }

@@ -146,7 +146,7 @@ async fn send(client: &Client, item: &Item) -> anyhow::Result<()> {
 }
 
 /// Repeats a request for as long as the host says 503.
-async fn until_accepted<F>(mut request: impl FnMut() -> F) -> anyhow::Result<Answer>
+pub async fn until_accepted<F>(mut request: impl FnMut() -> F) -> anyhow::Result<Answer>
 where
     F: Future<Output = anyhow::Result<Answer>>,
 {

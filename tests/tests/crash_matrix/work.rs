@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use carryall_tests::{Client, Server};
 use serde_json::Value;
 
+use crate::bulk::Bulk;
 use crate::notebook::{Deploy, Notebook};
 use crate::shop::Shopping;
 
@@ -15,6 +16,10 @@ use crate::shop::Shopping;
 pub enum Kind {
     /// Instances are created and updated.
     Shop,
+    /// As the shop, with messages through Kafka.
+    Kafka,
+    /// Batches of instances are created.
+    Bulk,
     /// A note that no decision survives is parked, released and discarded.
     Notebook,
     /// A version of a handler is uploaded and activated.
@@ -27,6 +32,7 @@ pub enum Kind {
 
 pub enum Work {
     Shop(Shopping),
+    Bulk(Bulk),
     Notebook(Notebook),
     Deploy(Deploy),
 }
@@ -34,7 +40,8 @@ pub enum Work {
 impl Work {
     pub fn new(kind: Kind) -> Work {
         match kind {
-            Kind::Shop | Kind::WithoutDatabase => Work::Shop(Shopping::new(false)),
+            Kind::Bulk => Work::Bulk(Bulk::new()),
+            Kind::Shop | Kind::Kafka | Kind::WithoutDatabase => Work::Shop(Shopping::new(false)),
             Kind::FirstStart => Work::Shop(Shopping::new(true)),
             Kind::Notebook => Work::Notebook(Notebook::new()),
             Kind::Deploy => Work::Deploy(Deploy::new()),
@@ -45,6 +52,7 @@ impl Work {
     pub async fn run(&self, client: &Client) -> anyhow::Result<()> {
         match self {
             Work::Shop(work) => work.run(client).await,
+            Work::Bulk(work) => work.run(client).await,
             Work::Notebook(work) => work.run(client).await,
             Work::Deploy(work) => work.run(client).await,
         }
@@ -55,6 +63,7 @@ impl Work {
         let client = server.client();
         match self {
             Work::Shop(work) => work.finish(&client).await,
+            Work::Bulk(work) => work.run(&client).await,
             Work::Notebook(work) => work.run(&client).await,
             Work::Deploy(work) => work.run(&client).await,
         }
@@ -65,6 +74,7 @@ impl Work {
         let log = server.log()?;
         match self {
             Work::Shop(work) => work.audit(&server.client(), &log).await?,
+            Work::Bulk(work) => work.audit(&server.client(), &log).await?,
             Work::Notebook(work) => work.audit(&server.client(), &log).await?,
             Work::Deploy(work) => work.audit(&server.client(), &log).await?,
         }

@@ -184,4 +184,42 @@ pub const MUTATIONS: &[Mutation] = &[
         find: "        let unchanged = state.store",
         replace: "        let unchanged = MUTANT || state.store",
     },
+    Mutation {
+        name: "checkpoint-of-another-partition",
+        story: "a consumer goes on from the checkpoint of whichever partition comes first",
+        file: "host/src/state/consumer/mod.rs",
+        find: "*consumer == options.consumer && *on == partition)",
+        replace: "*consumer == options.consumer && (MUTANT || *on == partition))",
+    },
+    Mutation {
+        name: "relay-forgets-partitions",
+        story: "the relay of a partition writes the checkpoint as if there were no other",
+        file: "host/src/relay/mod.rs",
+        find: "                checkpoint.partitions.insert(self.partition.0, place);",
+        replace: "                if MUTANT {
+                    checkpoint.partitions.clear();
+                }
+                checkpoint.partitions.insert(self.partition.0, place);",
+    },
+    Mutation {
+        name: "deployment-not-followed",
+        story: "a version that another process put in charge is not taken up",
+        file: "host/src/deploy/follow.rs",
+        find: "            deployed |= records",
+        replace: "            deployed |= !MUTANT && records",
+    },
+    Mutation {
+        name: "activation-not-fenced",
+        story: "an activation is appended whatever was activated since it was judged",
+        file: "host/src/deploy/service.rs",
+        find: "            expected: Expected::Exactly(last),",
+        replace: "            expected: if MUTANT { Expected::Any } else { Expected::Exactly(last) },",
+    },
+    Mutation {
+        name: "outcome-names-first-activation",
+        story: "an outcome does not name the activation that its handler was put in charge by",
+        file: "host/src/worker/decide.rs",
+        find: "            revision: self.job.active.revision,",
+        replace: "            revision: if MUTANT { 1 } else { self.job.active.revision },",
+    },
 ];

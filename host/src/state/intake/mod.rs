@@ -23,6 +23,7 @@ use crate::domain::{Partition, Position};
 use crate::event_store::{EventStore, Record};
 use crate::port::bus::{Bus, Delivery, Share, Subscription};
 use crate::port::clock::Clock;
+use crate::{failpoint, port};
 
 #[cfg(test)]
 mod tests;
@@ -167,7 +168,9 @@ impl Intake {
             polls += count;
         }
         if polls > 0 {
+            port::fail_at("ack.before")?;
             subscription.acknowledge(polls).await?;
+            failpoint::pass("ack.after");
             self.unhandled.drain(..entries);
         }
         Ok(())
