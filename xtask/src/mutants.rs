@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 use crate::steps::{Workspace, say};
-use table::{MUTATIONS, Mutation};
+use table::MUTATIONS;
 
 /// Seeds that a mutation may take to be noticed.
 const SEEDS: &str = "3000";

@@ -87,12 +87,15 @@ impl Work {
         let report: Value = serde_json::from_slice(&checked.stdout)
             .with_context(|| String::from_utf8_lossy(&checked.stderr).into_owned())?;
         ensure!(checked.status.success(), "the checker finds: {report}");
-        ensure!(left_over(&server.data().join("store/tmp")), "temporary files outlived a start");
+        ensure!(only_locks(&server.data().join("store/tmp")), "temporary files outlived a start");
         Ok(())
     }
 }
 
-/// Whether nothing but the lock is left in the folder of temporary files.
-fn left_over(folder: &Path) -> bool {
-    std::fs::read_dir(folder).is_ok_and(|entries| entries.count() <= 1)
+/// Whether nothing but locks is left in the folder of temporary files.
+fn only_locks(folder: &Path) -> bool {
+    let is_lock = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name() == "lock" || entry.file_name() == "comparing")
+    };
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.all(is_lock))
 }
