@@ -22,7 +22,7 @@ cargo xtask <command>
   up         build, then run `carryall serve` on the embedded default until Ctrl-C
   test       format, lints, tidy and every test of the workspace, on real servers
   sim        [--seeds N] [--seed S] [--threads T] [--tail CALLS]: the deterministic simulation, 2,000 seeds by default
-  mutants    [NAME]: breaks a copy of the code on purpose, in turn; the simulation must notice each
+  mutants    [NAME …]: breaks a copy of the code on purpose, in turn; the simulation must notice each
   growth     [--events N,..]: build, run the growth workload, keep its figures under docs/benchmarks/ and draw them
   plots      draw the figures under docs/benchmarks/ again
   services   up | down | status [postgres] [minio] [kafka]: those servers, on free loopback ports
@@ -36,8 +36,7 @@ fn main() -> ExitCode {
         ["handlers"] => handlers::build(&workspace),
         ["up", rest @ ..] => build(&workspace).and_then(|()| up(&workspace, rest)),
         ["test"] => test::run(&workspace),
-        ["mutants"] => mutants::run(&workspace, None),
-        ["mutants", name] => mutants::run(&workspace, Some(name)),
+        ["mutants", names @ ..] => mutants::run(&workspace, names),
         ["sim", rest @ ..] => sim::Request::parse(rest).and_then(|request| sim::run(&workspace, &request)),
         ["growth", rest @ ..] => growth::run(&workspace, rest),
         ["plots"] => growth::draw(&workspace),

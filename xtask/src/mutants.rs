@@ -17,6 +17,10 @@ use table::MUTATIONS;
 
 /// Seeds that a mutation may take to be noticed.
 const SEEDS: &str = "3000";
+/// Gives the packages of the copy a version of their own: what cargo builds for them lies beside what it builds for the
+/// workspace, which shares its compiled dependencies.
+const MANIFEST: &str = "Cargo.toml";
+const VERSION: (&str, &str) = ("\nversion = \"0.1.0\"\n", "\nversion = \"0.1.0-mutants\"\n");
 /// Where the switch is.
 const LIBRARY: &str = "host/src/lib.rs";
 /// Turns a mutation on, in the copy.
@@ -29,8 +33,11 @@ pub fn mutant(name: &str) -> bool {
 }
 ";
 
-/// Builds the copy and tries the mutations, all or one.
-pub fn run(workspace: &Workspace, only: Option<&str>) -> anyhow::Result<()> {
+/// Builds the copy and tries the mutations, all or those named.
+pub fn run(workspace: &Workspace, only: &[&str]) -> anyhow::Result<()> {
+    if let Some(unknown) = only.iter().find(|name| MUTATIONS.iter().all(|mutation| mutation.name != **name)) {
+        bail!("there is no mutation {unknown}");
+    }
     let source = workspace.target.join("mutants");
     copy(workspace, &source)?;
     // The tests look for the handlers where the workspace has them.
@@ -39,7 +46,7 @@ pub fn run(workspace: &Workspace, only: Option<&str>) -> anyhow::Result<()> {
         std::os::unix::fs::symlink(&workspace.target, &target).context("link the target folder")?;
     }
     let cargo = |mutation: &str| {
-        let mut command = workspace.cargo(&["test", "--package", "carryall", "--lib", "--locked", "--", "--exact"]);
+        let mut command = workspace.cargo(&["test", "--package", "carryall", "--lib", "--offline", "--", "--exact"]);
         command.current_dir(&source).arg("simulation::seeds::no_seed_breaks_an_invariant").arg("--nocapture");
         command.env("CARRYALL_MUTANT", mutation).env("CARRYALL_SIM_SEEDS", SEEDS).env("CARRYALL_SIM_FIRST", "1");
         command
@@ -50,7 +57,7 @@ pub fn run(workspace: &Workspace, only: Option<&str>) -> anyhow::Result<()> {
         bail!("the copy breaks an invariant without any mutation");
     }
     let mut missed = Vec::new();
-    for mutation in MUTATIONS.iter().filter(|mutation| only.is_none_or(|only| only == mutation.name)) {
+    for mutation in MUTATIONS.iter().filter(|mutation| only.is_empty() || only.contains(&mutation.name)) {
         let output = cargo(mutation.name).output().context("cargo cannot be started")?;
         let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         match told.lines().find(|line| line.starts_with("seed ")) {
@@ -90,10 +97,14 @@ fn copy(workspace: &Workspace, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The files that hold mutations or their switch, by path, with all of them compiled in.
+/// The files that differ in the copy, by path: they hold mutations, their switch, or the version.
 fn broken(root: &Path) -> anyhow::Result<BTreeMap<&'static str, String>> {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).with_context(|| path.to_owned());
-    let mut files = BTreeMap::from([(LIBRARY, read(LIBRARY)? + SWITCH)]);
+    let manifest = read(MANIFEST)?;
+    let (version, of_copy) = VERSION;
+    anyhow::ensure!(manifest.matches(version).count() == 1, "{MANIFEST} has another version than {version:?}");
+    let mut files =
+        BTreeMap::from([(LIBRARY, read(LIBRARY)? + SWITCH), (MANIFEST, manifest.replace(version, of_copy))]);
     for mutation in MUTATIONS {
         let text = match files.remove(mutation.file) {
             Some(text) => text,
