@@ -1,6 +1,7 @@
 //! The project's own commands, run as `cargo xtask <command>`. Needs cargo and a C compiler; installs the wasm target
 //! and the servers of the tests itself, and says plainly what it cannot install.
 
+mod fuzz;
 mod growth;
 mod handlers;
 mod mutants;
@@ -25,10 +26,14 @@ cargo xtask <command>
   mutants    [NAME …]: breaks a copy of the code on purpose, in turn; the simulation must notice each
   growth     [--events N,..]: build, run the growth workload, keep its figures under docs/benchmarks/ and draw them
   plots      draw the figures under docs/benchmarks/ again
+  fuzz       TARGET [--seconds N]: a target of fuzz/ under libFuzzer, 60 s by default
   services   up | down | status [postgres] [minio] [kafka]: those servers, on free loopback ports
 ";
 
 fn main() -> ExitCode {
+    if let Some(ended) = fuzz::compile() {
+        return ended;
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let workspace = Workspace::find();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
@@ -37,6 +42,7 @@ fn main() -> ExitCode {
         ["up", rest @ ..] => build(&workspace).and_then(|()| up(&workspace, rest)),
         ["test"] => test::run(&workspace),
         ["mutants", names @ ..] => mutants::run(&workspace, names),
+        ["fuzz", rest @ ..] => fuzz::Request::parse(rest).and_then(|request| fuzz::run(&workspace, &request)),
         ["sim", rest @ ..] => sim::Request::parse(rest).and_then(|request| sim::run(&workspace, &request)),
         ["growth", rest @ ..] => growth::run(&workspace, rest),
         ["plots"] => growth::draw(&workspace),

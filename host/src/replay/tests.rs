@@ -8,15 +8,14 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::codec::envelope::{DomainDraft, HandlerRef};
-use crate::codec::json::Json;
-use crate::domain::{Aggregate, event_topic};
-use crate::event_store::{Append, Expected, Record};
+use crate::codec::envelope::HandlerRef;
+use crate::domain::Aggregate;
+use crate::event_store::Record;
 use crate::port::read_model::{Batch, Change, DocumentKey, EventChanges, MemoryReadModel, Node, ReadModel as _};
 use crate::port::registry::{MemoryRegistry, Owner};
 use crate::sandbox::Handler;
 use crate::tests::components::{abuse, sandbox, together};
-use crate::tests::{Process, Store};
+use crate::tests::{Process, Store, outcome_of};
 
 const LIVE: &str = "live";
 
@@ -41,32 +40,7 @@ async fn outcome(process: &Process, command: &Record, handler: &Handler, name: &
         revision: 1,
         upcasters: Vec::new(),
     };
-    let draft = DomainDraft {
-        command_id: command.event_id,
-        index: 0,
-        event_type: name,
-        aggregate: &command.aggregate,
-        occurred_at: process.store.clock().now(),
-        actor: "alice",
-        data: &Json::from_value(&data).unwrap(),
-        correlation_id: "c",
-        causation_id: Some(command.event_id),
-        handler: Some(&made_by),
-        read_set: &[],
-        traceparent: None,
-        schema_version: "1.0.0",
-        issued: None,
-        extra: None,
-        topic: event_topic(&command.aggregate.kind).into(),
-        service: "worker",
-    };
-    let append = Append {
-        aggregate: command.aggregate.clone(),
-        expected: Expected::Any,
-        drafts: vec![draft.build().unwrap()],
-        outcome_of: Some(command.sequence),
-        ids_are_new: false,
-    };
+    let append = outcome_of(command, Some(&made_by), name, &data);
     process.events.append(append).await.unwrap().records.remove(0)
 }
 

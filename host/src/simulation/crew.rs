@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::executor::{Group, OUTSIDE, Sim};
 use super::process::{Ended, Services, Setting};
-use super::world::{Database, World};
+use super::world::World;
+use crate::tests::database::Rows;
 
 /// One place for a process; runs follow one another in it.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub struct Crew {
     groups: Mutex<Group>,
     /// Every group that may still run.
     alive: Mutex<Vec<Group>>,
-    backup: Mutex<Option<Database>>,
+    backup: Mutex<Option<Rows>>,
 }
 
 impl Crew {
@@ -40,7 +41,7 @@ impl Crew {
                 heads_max: random.pick(&[2, 4, 1_000]),
                 recent_bytes_max: random.pick(&[0, 3_000, 1_000_000]),
                 index_linger_ms: random.pick(&[0, 30]),
-                cache_bytes_max: random.pick(&[0, 1 << 20]),
+                cache_bytes_max: random.pick(&[0, 1 << 20, 1 << 20]),
                 batches_max: random.pick(&[1, 3]),
                 snapshot_interval: random.pick(&[0, 3]),
                 is_warm: random.chance(970),
@@ -205,7 +206,7 @@ impl Crew {
         self.some_ms(500).await;
         match self.backup.lock().take() {
             Some(backup) if kind < 97 => self.world.database.restore(&backup),
-            _ => self.world.database.restore(&Database::empty()),
+            _ => self.world.database.restore(&Rows::empty()),
         }
         for slot in 0..self.len() {
             self.start(slot);

@@ -19,6 +19,7 @@ mod truth;
 mod world;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -26,10 +27,15 @@ use clients::{Client, History};
 use crew::Crew;
 use executor::{Executor, OUTSIDE, Sim};
 use operators::{spawn_deployer, spawn_mender};
-use world::{Database, Faults, World};
+use world::{Faults, World};
+
+use crate::tests::database::Rows;
 
 /// Polls of one phase before it is called endless: a hundred times what a run needs.
 const POLLS_MAX: u64 = 600_000;
+
+/// How often it is looked whether everything has come to rest: looking costs more than a poll.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What a run gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +92,7 @@ fn phases(executor: &mut Executor, world: &Arc<World>) {
     // All processes are new; the database as well, at times.
     crew.kill_all();
     if sim.draw(|random| random.chance(250)) {
-        world.database.restore(&Database::empty());
+        world.database.restore(&Rows::empty());
     }
     let renewed = world.truth.lock().len();
     (0..processes).for_each(|slot| crew.start(slot));
@@ -99,8 +105,13 @@ fn phases(executor: &mut Executor, world: &Arc<World>) {
 /// Lets everything come to rest.
 fn settle(executor: &mut Executor, crew: &Arc<Crew>) {
     let sim = &crew.world.sim;
-    let late = sim.now() + std::time::Duration::from_secs(300);
+    let late = sim.now() + Duration::from_secs(300);
+    let mut next_look = sim.now();
     executor.run_until(POLLS_MAX, || {
+        if sim.now() < next_look {
+            return false;
+        }
+        next_look = sim.now() + LOOK_EVERY;
         let left = audit::unfinished(crew);
         if sim.now() > late
             && let Some(left) = &left

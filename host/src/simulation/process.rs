@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bus::SimBus;
 use super::clock::SimClock;
-use super::database::SimDatabase;
+use super::database::SimWay;
 use super::executor::Group;
 use super::handlers::{BUNDLED, Version, versions};
 use super::objects::SimObjects;
@@ -31,6 +31,7 @@ use crate::sandbox::Catalog;
 use crate::state::{Completions, Consumer, Intake, Parking, Progress, Snapshots, States, Work};
 use crate::state::{consumer, intake, snapshots};
 use crate::tests::components::sandbox;
+use crate::tests::database::Database;
 use crate::worker::Worker;
 
 pub const ACCOUNTS: &str = "account:Account";
@@ -97,7 +98,7 @@ impl Services {
         let who = format!("{}#{}", setting.name, setting.run);
         let clock: Arc<dyn Clock> = Arc::new(SimClock { sim: world.sim.clone(), skew_ms: setting.skew_ms });
         let objects = Arc::new(SimObjects { world: world.clone(), who: who.clone() });
-        let database = Arc::new(SimDatabase { world: world.clone(), who: who.clone() });
+        let database = Arc::new(Database(SimWay { world: world.clone(), who: who.clone() }));
         let bus = Arc::new(SimBus { world: world.clone(), who: who.clone() });
         let tasks_of = Tasks { world, group, ended };
         let metrics = Metrics::new();

@@ -1,21 +1,17 @@
 //! What outlives every process: the objects, the database, the bus, the weather that decides what fails, and the truth
 //! they are audited against.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use uuid::Uuid;
 
 use super::bus::Topics;
 use super::executor::Sim;
 use super::random::Random;
 use super::truth::{Consumed, Truth};
-use crate::port::index::memory::MemoryIndex;
 use crate::port::object_store::memory::MemoryStore;
-use crate::port::read_model::MemoryReadModel;
-use crate::port::registry::MemoryRegistry;
 use crate::port::{Error, Result};
+use crate::tests::database::Rows;
 
 /// Chances of what goes wrong with one call, in per mille.
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,40 +38,6 @@ impl Faults {
     }
 }
 
-/// The database of all processes. A backup is a copy of all of it at one moment.
-#[derive(Debug)]
-pub struct Database {
-    pub index: MemoryIndex,
-    pub registry: MemoryRegistry,
-    pub model: MemoryReadModel,
-    /// Effects of each consumer on the read model.
-    pub effects: Mutex<HashSet<(String, Uuid)>>,
-}
-
-impl Database {
-    pub fn empty() -> Database {
-        let registry = MemoryRegistry::default();
-        let model = MemoryReadModel::new(registry.clone());
-        Database { index: MemoryIndex::new(), registry, model, effects: Mutex::default() }
-    }
-
-    pub fn copy(&self) -> Database {
-        Database {
-            index: self.index.copy(),
-            registry: self.registry.copy(),
-            model: self.model.copy(),
-            effects: Mutex::new(self.effects.lock().clone()),
-        }
-    }
-
-    pub fn restore(&self, backup: &Database) {
-        self.index.restore(&backup.index);
-        self.registry.restore(&backup.registry);
-        self.model.restore(&backup.model);
-        *self.effects.lock() = backup.effects.lock().clone();
-    }
-}
-
 /// Everything outside of the processes.
 #[derive(Debug)]
 pub struct World {
@@ -84,7 +46,7 @@ pub struct World {
     pub partitions: u16,
     pub truth: Mutex<Truth>,
     pub objects: MemoryStore,
-    pub database: Database,
+    pub database: Rows,
     pub topics: Topics,
     pub faults: Mutex<Faults>,
     /// Nobody reaches the database.
@@ -100,7 +62,7 @@ impl World {
             sim,
             partitions,
             objects: MemoryStore::new(),
-            database: Database::empty(),
+            database: Rows::empty(),
             topics: Topics::new(divided.then_some(slots)),
             faults: Mutex::new(faults),
             database_away: Mutex::new(false),

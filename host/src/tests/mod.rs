@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod components;
+pub mod database;
 pub mod failing;
 // One file for the tests inside and outside of the host; each adapter's tests use their part.
 #[path = "../../../tests/src/postgres.rs"]
@@ -16,21 +17,21 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::codec::envelope::{CommandDraft, DomainDraft};
+use crate::codec::envelope::{CommandDraft, DomainDraft, HandlerRef};
 use crate::codec::json::Json;
 use crate::domain::{Aggregate, Partition, Position, Timestamp, command_topic, event_topic};
 use crate::event_store::{self, Append, EventStore, Expected, Record};
 use crate::metrics::Metrics;
 use crate::port::clock::Clock;
 use crate::port::clock::manual::ManualClock;
-use crate::port::index::memory::MemoryIndex;
 use crate::port::object_store::ObjectStore;
 use crate::port::object_store::memory::MemoryStore;
-use crate::port::read_model::{DocumentKey, MemoryReadModel, ReadModel as _};
+use crate::port::read_model::{DocumentKey, ReadModel as _};
 use crate::port::registry::{ClaimFilter, ClaimRow, MemoryRegistry, Owner, Registry as _};
 use crate::sandbox::{Active, Catalog};
 use crate::state::{Parking, Progress, States, consumer};
-use failing::{FailingReadModel, FailingRegistry, Failures};
+use database::{Database, Rows};
+use failing::{Failing, Failures};
 
 /// Bytes of folded states that a process keeps.
 const STATES_BYTES_MAX: usize = 1 << 20;
@@ -44,10 +45,9 @@ pub struct Store {
     pub objects: Arc<MemoryStore>,
     pub clock: ManualClock,
     pub failures: Failures,
+    /// The registry without failures.
     pub letters: MemoryRegistry,
-    pub registry: Arc<FailingRegistry>,
-    pub read_model: Arc<FailingReadModel>,
-    index: Arc<MemoryIndex>,
+    pub database: Arc<Database<Failing>>,
 }
 
 /// What dies with a process.
@@ -65,14 +65,12 @@ pub struct Process {
 
 impl Store {
     pub fn new() -> Store {
-        let (failures, rows) = (Failures::default(), MemoryRegistry::default());
+        let (failures, rows) = (Failures::default(), Arc::new(Rows::empty()));
         Store {
             objects: Arc::new(MemoryStore::new()),
             clock: ManualClock::new(Timestamp(1_765_929_600_000), 7),
-            letters: rows.clone(),
-            read_model: Arc::new(FailingReadModel::new(MemoryReadModel::new(rows.clone()), failures.clone())),
-            registry: Arc::new(FailingRegistry::new(rows, failures.clone())),
-            index: Arc::new(MemoryIndex::new()),
+            letters: rows.registry.clone(),
+            database: Arc::new(Database(Failing { rows, failures: failures.clone() })),
             failures,
         }
     }
@@ -96,14 +94,14 @@ impl Store {
     pub async fn run_on(&self, run: u64, active: Active, objects: Arc<dyn ObjectStore>) -> Process {
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
         let options = event_store::Options::default();
-        let opened = EventStore::open(options, objects, self.index.clone(), clock.clone()).await;
+        let opened = EventStore::open(options, objects, self.database.clone(), clock.clone()).await;
         let (events, tasks, _) = opened.unwrap();
         for task in tasks {
             tokio::spawn(task.future);
         }
         let catalog = Arc::new(Catalog::default());
         catalog.replace(active);
-        let parking = Parking::open(events.clone(), Arc::new(self.letters.clone()), self.registry.clone(), clock).await;
+        let parking = Parking::open(events.clone(), Arc::new(self.letters.clone()), self.database.clone(), clock).await;
         Process {
             store: self.clone(),
             states: States::new(events.clone(), catalog.clone(), STATES_BYTES_MAX),
@@ -134,13 +132,13 @@ impl Store {
     }
 
     pub async fn checkpoint(&self, consumer: &str) -> Position {
-        let all = self.read_model.checkpoints().await.unwrap();
+        let all = self.database.checkpoints().await.unwrap();
         all.into_iter().find(|(name, _, _)| name == consumer).map_or(Position(0), |(_, _, position)| position)
     }
 
     pub async fn document(&self, collection: &str, id: &str) -> Option<Value> {
         let key = DocumentKey { collection: collection.into(), id: id.into() };
-        let found = self.read_model.documents(crate::projection::LIVE, &[key]).await.unwrap().pop().flatten();
+        let found = self.database.documents(crate::projection::LIVE, &[key]).await.unwrap().pop().flatten();
         found.map(|document| serde_json::from_str(document.body.get()).unwrap())
     }
 }
@@ -151,8 +149,8 @@ impl Process {
         consumer::Parts {
             events: self.events.clone(),
             catalog: self.catalog.clone(),
-            registry: self.store.registry.clone(),
-            read_model: self.store.read_model.clone(),
+            registry: self.store.database.clone(),
+            read_model: self.store.database.clone(),
             clock: self.store.clock(),
             parking: self.parking.clone(),
             progress: self.progress.clone(),
@@ -253,6 +251,36 @@ impl Process {
         let records = self.events.outcome(command_id).await.unwrap();
         assert_eq!(records.len(), 1, "{records:?}");
         data(&records[0])
+    }
+}
+
+/// The outcome of a command, of one event, as a worker appends it.
+pub fn outcome_of(command: &Record, handler: Option<&HandlerRef>, event_type: &str, data: &Value) -> Append {
+    let draft = DomainDraft {
+        command_id: command.event_id,
+        index: 0,
+        event_type,
+        aggregate: &command.aggregate,
+        occurred_at: command.recorded_at,
+        actor: "worker",
+        data: &Json::from_value(data).unwrap(),
+        correlation_id: "c",
+        causation_id: Some(command.event_id),
+        handler,
+        read_set: &[],
+        traceparent: None,
+        schema_version: "1.0.0",
+        issued: None,
+        extra: None,
+        topic: event_topic(&command.aggregate.kind).into(),
+        service: "test",
+    };
+    Append {
+        aggregate: command.aggregate.clone(),
+        expected: Expected::Any,
+        drafts: vec![draft.build().unwrap()],
+        outcome_of: Some(command.sequence),
+        ids_are_new: false,
     }
 }
 

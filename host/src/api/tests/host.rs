@@ -13,12 +13,10 @@ use uuid::Uuid;
 
 use crate::adapter::system_clock::SystemClock;
 use crate::api::{self, Auth, Health, Limits, Part, Role, Services, Token};
-use crate::codec::envelope::DomainDraft;
-use crate::codec::json::Json;
 use crate::command::{self, MismatchMode, Operations};
 use crate::deploy::{self, Deployments};
-use crate::domain::{Digest, Partition, Sequence, event_topic};
-use crate::event_store::{Append, EventStore, Expected, Options, Record};
+use crate::domain::{Digest, Partition, Sequence};
+use crate::event_store::{EventStore, Options, Record};
 use crate::metrics::Metrics;
 use crate::port::clock::Clock;
 use crate::port::index::memory::MemoryIndex;
@@ -28,7 +26,7 @@ use crate::port::registry::memory::MemoryRegistry;
 use crate::query::{self, Sources};
 use crate::sandbox::Catalog;
 use crate::state::{Completions, Parking, Progress, States};
-use crate::tests::components;
+use crate::tests::{components, outcome_of};
 
 const COMPONENTS: [&str; 3] = ["ontology.wasm", "instance.wasm", "examples/account.wasm"];
 
@@ -183,32 +181,7 @@ impl Host {
     pub async fn decide(&self, command_id: &str, event_type: &str, data: Value) -> Record {
         let command_id: Uuid = command_id.parse().unwrap();
         let command = self.store.find(&[command_id]).await.unwrap().pop().flatten().unwrap();
-        let draft = DomainDraft {
-            command_id,
-            index: 0,
-            event_type,
-            aggregate: &command.aggregate,
-            occurred_at: command.recorded_at,
-            actor: "worker",
-            data: &Json::from_value(&data).unwrap(),
-            correlation_id: "c",
-            causation_id: Some(command_id),
-            handler: None,
-            read_set: &[],
-            traceparent: None,
-            schema_version: "1.0.0",
-            issued: None,
-            extra: None,
-            topic: event_topic(&command.aggregate.kind).into(),
-            service: "test",
-        };
-        let append = Append {
-            aggregate: command.aggregate.clone(),
-            expected: Expected::Any,
-            drafts: vec![draft.build().unwrap()],
-            outcome_of: Some(command.sequence),
-            ids_are_new: false,
-        };
+        let append = outcome_of(&command, None, event_type, &data);
         self.store.append(append).await.unwrap().records.remove(0)
     }
 
