@@ -75,14 +75,15 @@ impl Decisions {
         let envelope = command.envelope()?;
         let expected = envelope.command()?.expected_seq;
         let before = Sequence(first.sequence.0.saturating_sub(1));
-        let (folded, predecessor_failed) =
-            self.streams.at(&command.aggregate, handler.digest, &handler.upcasters, before, expected).await?;
-        if predecessor_failed || is_predecessor_failed(first)? {
-            return Ok(match predecessor_failed == is_predecessor_failed(first)? {
-                true => Again::Same,
-                false => differs("predecessor_differs", "its outcome disagrees with its predecessor's about failing"),
-            });
-        }
+        let folded = self.streams.at(&command.aggregate, handler.digest, &handler.upcasters, before, expected).await?;
+        let folded = match (folded, is_predecessor_failed(first)?) {
+            (Some(folded), false) => folded,
+            (None, true) => return Ok(Again::Same),
+            (Some(_), true) | (None, false) => {
+                let words = "its outcome disagrees with its predecessor's about failing";
+                return Ok(differs("predecessor_differs", words));
+            }
+        };
         let mut reads = Vec::with_capacity(read_set.len());
         for read in &read_set {
             reads.push(self.read(read, &handler).await?);
@@ -108,7 +109,8 @@ impl Decisions {
             Read { aggregate: aggregate.clone(), sequence: 0, schema_version: ABSENT_VERSION.into(), state: None };
         let Some(digest) = read.handler_digest.filter(|_| read.sequence_number.0 > 0) else { return Ok(absent) };
         let last = read.sequence_number;
-        let (folded, _) = self.streams.at(&aggregate, digest, &handler.upcasters, last, None).await?;
+        let folded = self.streams.at(&aggregate, digest, &handler.upcasters, last, None).await?;
+        let folded = folded.expect("what relies on nothing relies on nothing that failed");
         let state = folded.state.map(|state| state.as_str().to_owned());
         Ok(Read { sequence: last.0, schema_version: folded.schema_version, state, ..absent })
     }

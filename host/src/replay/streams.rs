@@ -42,8 +42,8 @@ impl Streams {
         (self.load)(digest).await.map_err(|reason| Error::Handler { digest, reason })
     }
 
-    /// The state of an aggregate after the event with this sequence, and whether the command that expects `relied_on`
-    /// relied on one that failed.
+    /// The state of an aggregate after the event with this sequence; `None` when the command that expects `relied_on`
+    /// relied on one that failed: it was ended without a state, which may be one that nobody can fold.
     pub async fn at(
         &mut self,
         aggregate: &Aggregate,
@@ -51,7 +51,7 @@ impl Streams {
         upcasters: &[Digest],
         last: Sequence,
         relied_on: Option<u64>,
-    ) -> Result<(Folded, bool), Error> {
+    ) -> Result<Option<Folded>, Error> {
         let handler = self.handler(digest).await?;
         let key = (aggregate.clone(), digest, upcasters.to_vec());
         let kept = self.kept.remove(&key).filter(|stream| stream.sequence() <= last);
@@ -69,13 +69,16 @@ impl Streams {
                 stream.push(record);
             }
         }
-        let predecessor_failed = stream.predecessor_failed(relied_on);
-        let (folded, stream) = offload(move || stream.fold(&handler).map(|folded| (folded, stream))).await?;
+        let mut folded = None;
+        if !stream.predecessor_failed(relied_on) {
+            let (state, read) = offload(move || stream.fold(&handler).map(|folded| (folded, stream))).await?;
+            (folded, stream) = (Some(state), read);
+        }
         if self.kept.len() >= KEPT_MAX {
             self.kept.clear();
         }
         self.kept.insert(key, stream);
-        Ok((folded, predecessor_failed))
+        Ok(folded)
     }
 
     /// A stream behind the upcasters that stood there then, whatever stands there now.

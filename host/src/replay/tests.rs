@@ -88,6 +88,21 @@ async fn what_a_limit_ends_and_what_nobody_decided_is_not_judged() {
 }
 
 #[tokio::test]
+async fn who_relied_on_a_command_that_failed_is_judged_even_where_nothing_can_be_folded() {
+    let (handler, process) = (decider(), Store::new().process(together([decider()])).await);
+    let stray = json!({"no": "deposit"});
+    let first = process.send("Thing", "a", "ECHO", stray.clone()).await;
+    outcome(&process, &first, &handler, "NOTED", stray).await;
+    let second = process.send("Thing", "a", "ECHO", json!(1)).await;
+    outcome(&process, &second, &handler, "COMMAND_FAILED", json!({"code": "given-up"})).await;
+    let third = process.send_expecting("Thing", "a", "ECHO", json!(2), Some(second.sequence.0)).await;
+    outcome(&process, &third, &handler, "COMMAND_FAILED", json!({"code": "predecessor-failed"})).await;
+    let mut decisions = Decisions::new(process.events.clone(), load(&handler));
+    assert_eq!(decisions.again(&third).await.unwrap(), Again::Same);
+    assert_eq!(decisions.again(&second).await.unwrap_err().code(), "fold_failed");
+}
+
+#[tokio::test]
 async fn a_component_that_is_gone_is_named() {
     let process = Store::new().process(together([decider()])).await;
     let command = process.send("Thing", "a", "ECHO", json!(1)).await;
