@@ -26,7 +26,12 @@ const REGION: &str = "us-east-1";
 impl Bucket {
     #[allow(clippy::new_without_default)] // Every bucket is another one.
     pub fn new() -> Bucket {
-        Bucket { name: format!("test-{}", fresh_id().simple()), server: services::s3() }
+        Self::on(services::s3())
+    }
+
+    /// On a server that the tests do not share.
+    pub fn on(server: S3) -> Bucket {
+        Bucket { name: format!("test-{}", fresh_id().simple()), server }
     }
 
     /// `host:port` of the server.
@@ -57,9 +62,9 @@ impl Bucket {
     pub async fn keys(&self) -> anyhow::Result<Vec<String>> {
         let mut keys: Vec<String> = Vec::new();
         loop {
-            let after = keys.last().map_or(String::new(), |key| format!("{PREFIX}%2F{}", key.replace('/', "%2F")));
+            let after = keys.last().map_or(String::new(), |key| encoded(&format!("{PREFIX}/{key}")));
             let query = format!("list-type=2&start-after={after}");
-            let answer = self.send("GET", "", &query).await?;
+            let answer = self.send("GET", "", &query, None).await?;
             ensure!(answer.status == 200, "list the bucket: {}", answer.text());
             let text = answer.text();
             for found in text.split("<Key>").skip(1) {
@@ -74,34 +79,51 @@ impl Bucket {
     }
 
     pub async fn get(&self, key: &str) -> anyhow::Result<Bytes> {
-        let answer = self.send("GET", &format!("/{PREFIX}/{key}"), "").await?;
+        let answer = self.send("GET", &format!("/{PREFIX}/{key}"), "", None).await?;
         ensure!(answer.status == 200, "read {key}: {}", answer.text());
         Ok(answer.body)
+    }
+
+    /// Writes, whatever is there.
+    pub async fn put(&self, key: &str, bytes: Bytes) -> anyhow::Result<()> {
+        let answer = self.send("PUT", &format!("/{PREFIX}/{key}"), "", Some(bytes)).await?;
+        ensure!(answer.status == 200, "write {key}: {}", answer.text());
+        Ok(())
     }
 
     /// The log, read and checked as one in a folder is.
     pub async fn log(&self) -> anyhow::Result<Log> {
         let folder = tempfile::tempdir()?;
-        for key in self.keys().await? {
-            let path = folder.path().join(&key);
-            std::fs::create_dir_all(path.parent().context("a key has a folder")?)?;
-            std::fs::write(path, self.get(&key).await?)?;
-        }
+        let mut keys = self.keys().await?;
+        keys.retain(|key| key.starts_with("events/"));
+        let read = async |keys: Vec<String>| {
+            for key in keys {
+                let path = folder.path().join(&key);
+                std::fs::create_dir_all(path.parent().context("a key has a folder")?)?;
+                std::fs::write(path, self.get(&key).await?)?;
+            }
+            anyhow::Ok(())
+        };
+        // Some at once.
+        let rest = keys.split_off(keys.len() / 2);
+        let (quarter, other) = (keys.split_off(keys.len() / 2), rest.len() / 2);
+        let (left, right) = rest.split_at(other);
+        tokio::try_join!(read(keys), read(quarter), read(left.to_vec()), read(right.to_vec()))?;
         Log::read(folder.path())
     }
 
     /// Deletes everything.
     pub async fn remove(self) -> anyhow::Result<()> {
         for key in self.keys().await? {
-            self.send("DELETE", &format!("/{PREFIX}/{key}"), "").await?;
+            self.send("DELETE", &format!("/{PREFIX}/{key}"), "", None).await?;
         }
-        let answer = self.send("DELETE", "", "").await?;
+        let answer = self.send("DELETE", "", "", None).await?;
         ensure!(answer.status == 204, "delete the bucket: {}", answer.text());
         Ok(())
     }
 
     /// A signed request for a path in the bucket. `query` is sorted and encoded.
-    async fn send(&self, method: &str, path: &str, query: &str) -> anyhow::Result<Answer> {
+    async fn send(&self, method: &str, path: &str, query: &str, body: Option<Bytes>) -> anyhow::Result<Answer> {
         let path = format!("/{}{path}", self.name);
         let (day, time) = now();
         let (signed, payload) = ("host;x-amz-content-sha256;x-amz-date", "UNSIGNED-PAYLOAD");
@@ -122,8 +144,14 @@ impl Bucket {
             .with("x-amz-content-sha256", payload)
             .with("authorization", &credential);
         let target = if query.is_empty() { path } else { format!("{path}?{query}") };
-        client.send(method, &target, None).await
+        client.send(method, &target, body).await
     }
+}
+
+/// As a value of a query that is signed.
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// HMAC with SHA-256 (RFC 2104); keys here are shorter than a block.

@@ -1,6 +1,7 @@
 //! A corner of the Kafka of the tests: topics and groups under one test's prefix, deleted with it, and a plain producer
 //! and consumer, as others on the cluster have them.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -8,7 +9,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -36,7 +37,12 @@ pub struct Message {
 impl Kafka {
     /// A corner with nothing in it.
     pub fn create() -> Kafka {
-        Kafka { servers: services::kafka(), prefix: format!("carryall-test-{}.", crate::fresh_id().simple()) }
+        Self::create_on(services::kafka())
+    }
+
+    /// On a server that the tests do not share.
+    pub fn create_on(servers: String) -> Kafka {
+        Kafka { servers, prefix: format!("carryall-test-{}.", crate::fresh_id().simple()) }
     }
 
     /// Variables that bring a host here.
@@ -70,6 +76,12 @@ impl Kafka {
         tokio::task::spawn_blocking(move || read(config, &topic, count)).await?
     }
 
+    /// All messages of a topic, in the order of each partition, those that came twice included.
+    pub async fn read_all(&self, topic: &str) -> anyhow::Result<Vec<Message>> {
+        let (config, topic) = (self.client(), self.topic(topic));
+        tokio::task::spawn_blocking(move || read_all(config, &topic)).await?
+    }
+
     fn clear(&self) -> anyhow::Result<()> {
         let admin: AdminClient<DefaultClientContext> = self.client().create()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -92,7 +104,44 @@ impl Kafka {
     }
 }
 
-fn read(mut config: ClientConfig, topic: &str, count: usize) -> anyhow::Result<Vec<Message>> {
+fn read(config: ClientConfig, topic: &str, count: usize) -> anyhow::Result<Vec<Message>> {
+    let begin = Instant::now();
+    let (consumer, _) = assigned(config, topic)?;
+    let mut messages = Vec::new();
+    while messages.len() < count {
+        ensure!(begin.elapsed() < ANSWERED_WITHIN * 2, "{topic} has only {} messages", messages.len());
+        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let message = Message::of(&message?);
+        if !messages.contains(&message) {
+            messages.push(message);
+        }
+    }
+    Ok(messages)
+}
+
+fn read_all(config: ClientConfig, topic: &str) -> anyhow::Result<Vec<Message>> {
+    let begin = Instant::now();
+    let (consumer, partitions) = assigned(config, topic)?;
+    let mut open = BTreeMap::new();
+    for partition in 0..partitions {
+        let (first, end) = consumer.fetch_watermarks(topic, partition, ANSWERED_WITHIN)?;
+        if end > first {
+            open.insert(partition, end);
+        }
+    }
+    let mut messages = Vec::new();
+    while !open.is_empty() {
+        ensure!(begin.elapsed() < ANSWERED_WITHIN * 2, "{topic} is not read to its end: {open:?}");
+        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let message = message?;
+        open.retain(|partition, end| *partition != message.partition() || message.offset() + 1 < *end);
+        messages.push(Message::of(&message));
+    }
+    Ok(messages)
+}
+
+/// A consumer at the begin of a topic, once that is there; and how many partitions it has.
+fn assigned(mut config: ClientConfig, topic: &str) -> anyhow::Result<(BaseConsumer, i32)> {
     let consumer: BaseConsumer = config.set("group.id", "none").set("enable.auto.commit", "false").create()?;
     let begin = Instant::now();
     let partitions = loop {
@@ -107,24 +156,20 @@ fn read(mut config: ClientConfig, topic: &str, count: usize) -> anyhow::Result<V
         places.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&places)?;
-    let mut messages = Vec::new();
-    while messages.len() < count {
-        ensure!(begin.elapsed() < ANSWERED_WITHIN * 2, "{topic} has only {} messages", messages.len());
-        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
-        let message = message?;
+    Ok((consumer, partitions))
+}
+
+impl Message {
+    fn of(message: &BorrowedMessage<'_>) -> Message {
         let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
         let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-        let message = Message {
+        Message {
             partition: message.partition(),
             key: text(message.key()),
             value: message.payload().unwrap_or_default().to_vec(),
             headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
-        };
-        if !messages.contains(&message) {
-            messages.push(message);
         }
     }
-    Ok(messages)
 }
 
 impl Drop for Kafka {

@@ -13,7 +13,11 @@ pub struct Postgres {
 
 impl Postgres {
     pub async fn create() -> Postgres {
-        let server = services::postgres();
+        Self::create_on(services::postgres()).await
+    }
+
+    /// On a server that the tests do not share.
+    pub async fn create_on(server: String) -> Postgres {
         #[allow(clippy::disallowed_methods)] // A test draws its own names.
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
         let database = Postgres { server, name };

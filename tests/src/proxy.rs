@@ -17,6 +17,8 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::random::Random;
+
 /// What becomes of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -42,11 +44,12 @@ pub struct Proxy {
 
 struct State {
     upstream: String,
-    random: AtomicU64,
+    random: Random,
     /// Faults in a thousand requests.
     per_mille: AtomicU64,
     faults: AtomicU64,
     away: AtomicBool,
+    delay_ms: AtomicU64,
 }
 
 const LATE: Duration = Duration::from_millis(150);
@@ -58,10 +61,11 @@ impl Proxy {
         let address = listener.local_addr()?;
         let state = Arc::new(State {
             upstream: upstream.to_owned(),
-            random: AtomicU64::new(seed),
+            random: Random::new(seed),
             per_mille: AtomicU64::new(0),
             faults: AtomicU64::new(0),
             away: AtomicBool::new(false),
+            delay_ms: AtomicU64::new(0),
         });
         let serving = state.clone();
         tokio::spawn(async move {
@@ -89,6 +93,11 @@ impl Proxy {
         self.state.away.store(away, Ordering::SeqCst);
     }
 
+    /// Every answer comes this much later.
+    pub fn delay(&self, delay: Duration) {
+        self.state.delay_ms.store(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
     /// Faults so far.
     pub fn faults(&self) -> u64 {
         self.state.faults.load(Ordering::SeqCst)
@@ -96,32 +105,24 @@ impl Proxy {
 }
 
 impl State {
-    /// The generator splitmix64 (Steele, Lea, Flood 2014).
-    fn random(&self, below: u64) -> u64 {
-        let step = 0x9e37_79b9_7f4a_7c15;
-        let mut word = self.random.fetch_add(step, Ordering::SeqCst).wrapping_add(step);
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (word ^ (word >> 31)) % below
-    }
-
     fn draw(&self) -> Fault {
         if self.away.load(Ordering::SeqCst) {
             return Fault::CutBefore;
         }
-        if self.random(1000) >= self.per_mille.load(Ordering::SeqCst) {
+        if self.random.below(1000) >= self.per_mille.load(Ordering::SeqCst) {
             return Fault::None;
         }
         self.faults.fetch_add(1, Ordering::SeqCst);
         let faults =
             [Fault::CutAfter, Fault::CutBefore, Fault::LandsLate, Fault::Refused, Fault::RefusedAfter, Fault::Slow];
-        faults[self.random(6) as usize]
+        faults[self.random.below(6) as usize]
     }
 }
 
 async fn pass(state: Arc<State>, request: Request<Incoming>) -> anyhow::Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
     let request = Request::from_parts(head, Full::new(body.collect().await?.to_bytes()));
+    tokio::time::sleep(Duration::from_millis(state.delay_ms.load(Ordering::SeqCst))).await;
     let refused = || Response::builder().status(502).body(Full::new(Bytes::from_static(b"bad gateway")));
     match state.draw() {
         Fault::None => forward(&state.upstream, request).await,

@@ -16,6 +16,8 @@ use crate::log::Log;
 pub struct Options {
     /// Environment on top of what the harness sets. The test's own environment is not passed on.
     pub environment: Vec<(String, String)>,
+    /// A program, with its arguments, that becomes the host: what is to hold for the host only.
+    pub through: Vec<String>,
 }
 
 impl Options {
@@ -89,7 +91,7 @@ pub fn component(name: &str) -> anyhow::Result<Vec<u8>> {
 }
 
 /// `target/debug`, from `target/debug/deps/<this test>`.
-fn profile_folder() -> anyhow::Result<PathBuf> {
+pub(crate) fn profile_folder() -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe().context("find this test")?;
     let folder = test.parent().and_then(Path::parent).context("a test lies in target/<profile>/deps")?;
     Ok(folder.to_owned())
@@ -127,7 +129,14 @@ impl Server {
 
     fn spawn(folder: &Path, address: &str, options: &Options) -> anyhow::Result<Child> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("host.log"))?;
-        let mut command = Command::new(binary()?);
+        let mut command = match options.through.split_first() {
+            None => Command::new(binary()?),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary()?);
+                command
+            }
+        };
         if options.environment.iter().any(|(_, value)| value.contains("=stop")) {
             // One that stands still, in the group of the tests, would have the kernel end all of it (SIGHUP) when
             // the shell behind the tests goes away.
@@ -242,9 +251,20 @@ impl Server {
 
     /// Starts the host again on the same folder and address, after a kill or an end.
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        self.begin_again()?;
+        self.wait_ready().await
+    }
+
+    /// The same without waiting for it.
+    pub fn begin_again(&mut self) -> anyhow::Result<()> {
         ensure!(self.child.try_wait()?.is_some(), "the host still runs");
         self.child = Self::spawn(self.folder.path(), &self.address, &self.options)?;
-        self.wait_ready().await
+        Ok(())
+    }
+
+    /// Options of later starts.
+    pub fn set_options(&mut self, options: Options) {
+        self.options = options;
     }
 
     /// Runs another command of the binary against this host's folder, to its end.

@@ -1,6 +1,7 @@
 //! The project's own commands, run as `cargo xtask <command>`. Needs cargo and a C compiler; installs the wasm target
 //! and the servers of the tests itself, and says plainly what it cannot install.
 
+mod chaos;
 mod fuzz;
 mod growth;
 mod handlers;
@@ -23,6 +24,7 @@ cargo xtask <command>
   up         build, then run `carryall serve` on the embedded default until Ctrl-C
   test       format, lints, tidy and every test of the workspace, on real servers
   sim        [--seeds N] [--seed S] [--threads T] [--tail CALLS]: the deterministic simulation, 2,000 seeds by default
+  chaos      [--seed S] [--seconds N] [SCENARIO…]: real processes on real servers that are killed, cut off, filled up
   mutants    [NAME …]: breaks a copy of the code on purpose, in turn; the simulation must notice each
   growth     [--events N,..]: build, run the growth workload, keep its figures under docs/benchmarks/ and draw them
   plots      draw the figures under docs/benchmarks/ again
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         ["handlers"] => handlers::build(&workspace),
         ["up", rest @ ..] => build(&workspace).and_then(|()| up(&workspace, rest)),
         ["test"] => test::run(&workspace),
+        ["chaos", rest @ ..] => chaos::Request::parse(rest).and_then(|request| chaos::run(&workspace, &request)),
         ["mutants", names @ ..] => mutants::run(&workspace, names),
         ["fuzz", rest @ ..] => fuzz::Request::parse(rest).and_then(|request| fuzz::run(&workspace, &request)),
         ["sim", rest @ ..] => sim::Request::parse(rest).and_then(|request| sim::run(&workspace, &request)),

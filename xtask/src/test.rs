@@ -25,7 +25,8 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
         let servers = servers.join().map_err(|_| anyhow!("the thread that starts the servers panicked"))?;
         let servers = servers.context("the servers that the tests run on cannot be had")?;
         let tested = built.and_then(|()| tests(workspace, &services.variables()));
-        let stopped = servers.stop();
+        // The chaos scenarios started some of their own.
+        let stopped = servers.stop().and(Services::of_chaos(workspace).and_then(|chaos| chaos.down_all()));
         tested.and(stopped)
     })
 }

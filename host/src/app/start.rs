@@ -16,7 +16,8 @@ use crate::config::Config;
 use crate::error::Classified;
 use crate::metrics::Metrics;
 use crate::port::clock::Clock as _;
-use crate::{deploy, event_store, port, state};
+use crate::port::object_store::probe;
+use crate::{deploy, event_store, port, relay, state};
 
 /// Pauses between attempts: the first, and the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -101,6 +102,9 @@ pub fn is_away(error: &anyhow::Error) -> bool {
             .or_else(|| cause.downcast_ref::<event_store::AppendError>().map(Classified::code))
             .or_else(|| cause.downcast_ref::<state::Error>().map(Classified::code))
             .or_else(|| cause.downcast_ref::<deploy::Error>().map(Classified::code))
+            .or_else(|| cause.downcast_ref::<probe::Error>().map(Classified::code))
+            .or_else(|| cause.downcast_ref::<relay::Error>().map(Classified::code))
     });
-    codes.into_iter().any(|code| code == "part_unavailable")
+    // A store that gives no clear answers is one whose answers are lost on the way.
+    codes.into_iter().any(|code| matches!(code, "part_unavailable" | "object_store_unclear"))
 }

@@ -87,9 +87,14 @@ pub(super) async fn open(
     }
     let mut opened = Vec::with_capacity(usize::from(meta.partitions));
     for partition in (0..meta.partitions).map(Partition) {
-        let watermark = shared.index.watermark(partition).await?;
-        let log = new_log(partition, shared.clone(), watermark);
-        let (epoch, folded) = catch_up(&log).await?;
+        // A process that runs already takes what it commits into the index: then this one begins again from there.
+        let (log, epoch, folded) = loop {
+            let watermark = shared.index.watermark(partition).await?;
+            let log = new_log(partition, shared.clone(), watermark);
+            if let Some((epoch, folded)) = catch_up(&log).await? {
+                break (log, epoch, folded);
+            }
+        };
         report.folded_events += folded;
         opened.push(Opened { log, epoch });
     }
@@ -155,7 +160,8 @@ fn start() -> Watermark {
 }
 
 /// Folds everything from the index's watermark to the log's end; gives the next epoch and how many events it folded.
-async fn catch_up(log: &Arc<Log>) -> Result<(u64, u64), Error> {
+/// `None` when another process moved the watermark: heads of different times do not go together.
+async fn catch_up(log: &Arc<Log>) -> Result<Option<(u64, u64)>, Error> {
     let begin = log.view.lock().end().segments;
     let mut epoch = 0;
     if let Some(last) = begin.0.checked_sub(1)
@@ -185,16 +191,20 @@ async fn catch_up(log: &Arc<Log>) -> Result<(u64, u64), Error> {
         for segment in segments {
             epoch = segment.header.epoch;
             folded += segment.events.len() as u64;
-            fold(log, segment).await?;
+            if !fold(log, segment).await? {
+                return Ok(None);
+            }
         }
         if ended {
             break;
         }
         count = FETCH_AHEAD;
     }
-    apply(log).await?;
+    if !apply(log).await? {
+        return Ok(None);
+    }
     log.announce();
-    Ok((epoch + 1, folded))
+    Ok(Some((epoch + 1, folded)))
 }
 
 /// Whether a pack may hold this segment and the ones after it: at the first of a pack, and behind the one segment that
@@ -203,10 +213,11 @@ fn look_for_pack(next: SegmentNumber, begin: SegmentNumber) -> bool {
     next == pack::first(next) || next.0 == begin.0 + 1
 }
 
-async fn fold(log: &Arc<Log>, segment: Segment) -> Result<(), Error> {
+/// Whether the index is where it was.
+async fn fold(log: &Arc<Log>, segment: Segment) -> Result<bool, Error> {
     let waiting = log.view.lock().unindexed_events();
-    if waiting >= APPLY_EVENTS_MAX {
-        apply(log).await?;
+    if waiting >= APPLY_EVENTS_MAX && !apply(log).await? {
+        return Ok(false);
     }
     let unknown: Vec<Aggregate> = {
         let view = log.view.lock();
@@ -222,6 +233,9 @@ async fn fold(log: &Arc<Log>, segment: Segment) -> Result<(), Error> {
     let mut looked: HashMap<Aggregate, Head> = HashMap::new();
     if !unknown.is_empty() {
         let found = log.shared.index.lookup(log.partition, &unknown, &[]).await?;
+        if found.watermark != *log.view.lock().base() {
+            return Ok(false);
+        }
         looked.extend(unknown.into_iter().zip(found.heads));
     }
     let mut view = log.view.lock();
@@ -229,14 +243,14 @@ async fn fold(log: &Arc<Log>, segment: Segment) -> Result<(), Error> {
     let number = segment.header.segment;
     let heads = fold_heads(&segment, before).map_err(|aggregate| broken(log, number, &aggregate))?;
     view.fold(Folded { segment: Arc::new(segment), heads });
-    Ok(())
+    Ok(true)
 }
 
-/// Takes what was folded into the index.
-async fn apply(log: &Arc<Log>) -> Result<(), Error> {
+/// Takes what was folded into the index. Gives whether the index knows nothing beyond.
+async fn apply(log: &Arc<Log>) -> Result<bool, Error> {
     loop {
         let (from, segments) = log.view.lock().unindexed(APPLY_EVENTS_MAX);
-        let Some(last) = segments.last() else { return Ok(()) };
+        let Some(last) = segments.last() else { return Ok(true) };
         let taken: Vec<_> = segments.iter().map(|folded| rows(folded)).collect();
         failpoint::pass("open.before_apply");
         match log.shared.index.apply(log.partition, &from, &taken).await? {
@@ -246,6 +260,9 @@ async fn apply(log: &Arc<Log>) -> Result<(), Error> {
                 let mut view = log.view.lock();
                 if present.segments <= from.segments {
                     return Err(Error::Index { reason: "it moves backwards while it is folded".into() });
+                }
+                if present.segments > view.end().segments {
+                    return Ok(false);
                 }
                 view.indexed(&present);
             }

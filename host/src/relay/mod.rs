@@ -1,6 +1,9 @@
 //! The relay: sends the log to the bus, segment after segment, and moves its checkpoint after the acknowledgements.
 //! At least once; consumers dedupe by event id. Numbers are dense, so nothing can arrive late behind the checkpoint,
 //! and the checkpoint is never ahead of what was acknowledged, never ahead of the log, and never moves backwards (I7).
+//!
+//! Of several relays on one partition the one that moves the checkpoint works; the others see it move, stand by, and
+//! take over when it stands still. Nothing depends on that but the number of messages that are sent twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +70,13 @@ pub const NAME: &str = "event_publisher";
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// How long the batch in hand may take when the process stops: brokers that are there acknowledge it in milliseconds.
+const FINISH_MAX: Duration = Duration::from_secs(5);
+/// How long the checkpoint may stand still, with something to send, before a relay that stands by takes over.
+const STALLED: Duration = Duration::from_secs(5);
+/// Longest sleep when there is nothing to do.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// The relay of one partition.
 #[derive(Debug)]
 pub struct Relay {
@@ -78,7 +88,12 @@ pub struct Relay {
     progress: Progress,
     partition: Partition,
     position: Position,
+    /// The checkpoint as this relay wrote or saw it last, and when it looked.
     stored: (Position, Duration),
+    /// What it tried to write last: the answer may have been lost.
+    tried: Position,
+    /// Since when the relay that does the work has not moved the checkpoint; `None`: this one does it.
+    follows: Option<Duration>,
     logged: (u64, Duration),
     published: u64,
 }
@@ -116,30 +131,34 @@ impl Relay {
             partition,
             position,
             stored: (position, now),
+            tried: position,
+            follows: None,
             logged: (0, now),
             published: 0,
         })
     }
 
-    /// Sends until told to stop.
+    /// Sends until told to stop; then finishes the batch in hand, so that the next run does not send it again.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
         let mut end = self.events.watch_end(self.partition);
+        let clock = self.clock.clone();
+        let given_up = async {
+            stop.cancelled().await;
+            clock.sleep(FINISH_MAX).await;
+        };
+        let mut given_up = std::pin::pin!(given_up);
         let mut pause = PAUSE_MIN;
-        loop {
+        while !stop.is_cancelled() {
             end.borrow_and_update();
             let sent = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
-                sent = self.send() => sent,
+                sent = self.proceed(&stop) => sent,
+                () = &mut given_up => break,
             };
             let wait = match sent {
-                Ok(()) => {
+                Ok(wait) => {
                     pause = PAUSE_MIN;
-                    if self.position > self.stored.0 {
-                        self.options.checkpoint_interval
-                    } else {
-                        Duration::from_secs(60)
-                    }
+                    wait
                 }
                 Err(error) => {
                     tracing::warn!(partition = self.partition.0, %error, "the relay waits");
@@ -148,7 +167,7 @@ impl Relay {
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => break,
-                        () = self.clock.sleep(pause) => {}
+                        () = clock.sleep(pause) => {}
                     }
                     pause = (pause * 2).min(PAUSE_MAX);
                     continue;
@@ -158,28 +177,70 @@ impl Relay {
                 biased;
                 () = stop.cancelled() => break,
                 changed = end.changed() => if changed.is_err() { break },
-                () = self.clock.sleep(wait) => {}
+                () = clock.sleep(wait) => {}
             }
-            if self.bus.follows_log() {
-                // Nobody waits for messages: it is enough that the checkpoint follows.
+            if self.bus.follows_log() || self.follows.is_some() {
+                // Nobody waits for messages, or another relay sends them: it is enough that the checkpoint follows.
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => break,
-                    () = self.clock.sleep(self.options.checkpoint_interval) => {}
+                    () = clock.sleep(self.options.checkpoint_interval) => {}
                 }
             }
         }
+        self.progress.set_state(NAME, self.partition, ConsumerState::Stopped, None);
+        if let Err(error) = self.end().await {
+            tracing::warn!(partition = self.partition.0, %error, "the relay stops without storing its checkpoint");
+        }
+        Ok(())
+    }
+
+    /// Does what there is to do; gives how long nothing but further events can change that.
+    async fn proceed(&mut self, stop: &CancellationToken) -> Result<Duration, Error> {
+        if self.stands_by().await? {
+            self.progress.set_state(NAME, self.partition, ConsumerState::Running, None);
+        } else {
+            self.send(stop).await?;
+        }
+        let is_at_rest = self.position == self.stored.0 && self.position >= self.events.end(self.partition);
+        Ok(if is_at_rest { IDLE } else { self.options.checkpoint_interval })
+    }
+
+    /// What is left to do when everything else has stopped. What lies behind the checkpoint the next run sends again.
+    async fn end(&mut self) -> Result<(), Error> {
         if self.bus.follows_log() {
             // It costs nothing, and the next run begins where this one ended.
-            self.send().await?;
+            self.send(&CancellationToken::new()).await?;
         }
-        self.progress.set_state(NAME, self.partition, ConsumerState::Stopped, None);
         self.store_checkpoint().await
     }
 
-    /// Sends everything up to the end. Dropped mid-way, it has sent what it sends again.
-    async fn send(&mut self) -> Result<(), Error> {
-        loop {
+    /// Whether another relay does the work. It moves the checkpoint each second; when that stands still although there
+    /// is something to send, this one takes over.
+    async fn stands_by(&mut self) -> Result<bool, Error> {
+        let Some(moved) = self.follows else { return Ok(false) };
+        let now = self.clock.monotonic();
+        if self.stored.0 < self.events.end(self.partition) {
+            let stored = read_checkpoint(&*self.objects).await?.1.partitions.get(&self.partition.0).copied();
+            if stored.is_none_or(|place| place.position <= self.stored.0) {
+                let stalled = now.saturating_sub(moved) >= STALLED;
+                if stalled {
+                    tracing::info!(partition = self.partition.0, "the other relay stands still; this one takes over");
+                    self.follows = None;
+                }
+                return Ok(!stalled);
+            }
+            let position = stored.map_or(self.position, |place| place.position);
+            (self.position, self.stored.0) = (position, position);
+            self.progress.publish(NAME, self.partition, position, None);
+        }
+        self.follows = Some(now);
+        Ok(true)
+    }
+
+    /// Sends everything up to the end, or until told to stop. Dropped mid-way, it has sent what it sends again.
+    async fn send(&mut self, stop: &CancellationToken) -> Result<(), Error> {
+        while !stop.is_cancelled() && self.follows.is_none() {
             let records = self.events.read(self.partition, self.position, self.options.batch_max).await?;
             let Some(last) = records.last() else { break };
             let next = Position(last.position.0 + 1);
@@ -214,25 +275,39 @@ impl Relay {
         self.logged = (self.published, now);
     }
 
-    /// Moves the stored checkpoint to the acknowledged position, unless another relay has moved it further.
+    /// Moves the stored checkpoint to the acknowledged position, unless another relay has moved it: then that one does
+    /// the work, and this one stands by. What this one sent beyond it, the other sends once more.
     async fn store_checkpoint(&mut self) -> Result<(), Error> {
         while self.position > self.stored.0 {
             let (present, mut checkpoint) = read_checkpoint(&*self.objects).await?;
             let stored = checkpoint.partitions.get(&self.partition.0).copied();
-            let further = stored.is_some_and(|place| place.position >= self.position);
+            let theirs = stored.filter(|place| place.position > self.stored.0 && place.position != self.tried);
             // A place of another history is no further, whatever its number.
-            if !further || agreed(&self.events, self.partition, stored).await?.is_none() {
-                let segment = self.events.segment_of(self.partition, self.position).await?;
-                let before = self.events.before_segment(self.partition, segment).await?;
-                let place = Place { segment, position: self.position, digest: before.map(|(digest, _)| digest) };
-                checkpoint.partitions.insert(self.partition.0, place);
-                checkpoint.updated_at = self.clock.now();
-                port::fail_at("checkpoint.before_store")?;
-                if self.objects.put_if(KEY, present, checkpoint.encode()).await? == PutIf::Changed {
-                    continue;
+            if let Some(theirs) = theirs
+                && agreed(&self.events, self.partition, Some(theirs)).await?.is_some()
+            {
+                if !self.bus.follows_log() {
+                    tracing::info!(partition = self.partition.0, "another relay is at work; this one stands by");
+                    self.follows = Some(self.clock.monotonic());
+                    (self.position, self.stored.0) = (theirs.position, theirs.position);
+                    break;
                 }
-                failpoint::pass("checkpoint.after_store");
+                if theirs.position >= self.position {
+                    self.stored.0 = self.position;
+                    break;
+                }
             }
+            let segment = self.events.segment_of(self.partition, self.position).await?;
+            let before = self.events.before_segment(self.partition, segment).await?;
+            let place = Place { segment, position: self.position, digest: before.map(|(digest, _)| digest) };
+            checkpoint.partitions.insert(self.partition.0, place);
+            checkpoint.updated_at = self.clock.now();
+            port::fail_at("checkpoint.before_store")?;
+            self.tried = self.position;
+            if self.objects.put_if(KEY, present, checkpoint.encode()).await? == PutIf::Changed {
+                continue;
+            }
+            failpoint::pass("checkpoint.after_store");
             self.stored.0 = self.position;
         }
         self.stored.1 = self.clock.monotonic();

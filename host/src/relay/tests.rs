@@ -15,6 +15,8 @@ use crate::tests::{P0, Process, Store};
 struct Recorder {
     taken: Mutex<Vec<Position>>,
     refusals: Mutex<usize>,
+    /// How long an acknowledgement takes.
+    slow: Option<Duration>,
 }
 
 #[async_trait]
@@ -33,6 +35,9 @@ impl Bus for Recorder {
         // One that refuses may have taken any prefix.
         let count = if refuses { messages.len() / 2 } else { messages.len() };
         self.taken.lock().extend(messages.iter().take(count).map(|message| message.position));
+        if let Some(slow) = self.slow {
+            tokio::time::sleep(slow).await;
+        }
         match refuses {
             true => Err(port::Error::Unavailable { what: "the bus", reason: "an injected fault".into() }),
             false => Ok(()),
@@ -71,6 +76,10 @@ async fn fill(process: Process, count: usize) -> Process {
     process
 }
 
+fn never() -> CancellationToken {
+    CancellationToken::new()
+}
+
 fn positions(range: std::ops::Range<u64>) -> Vec<Position> {
     range.map(Position).collect()
 }
@@ -80,14 +89,14 @@ async fn each_event_is_sent_once_in_order_and_the_next_run_goes_on() {
     let process = filled(10).await;
     let bus = Arc::new(Recorder::default());
     let mut first = relay(&process, &bus).await;
-    first.send().await.unwrap();
+    first.send(&never()).await.unwrap();
     assert_eq!(stored(&process).await, Position(0), "stored at intervals only");
     process.store.advance(1_000);
-    first.send().await.unwrap();
+    first.send(&never()).await.unwrap();
     assert_eq!(stored(&process).await, Position(10));
     process.note("Thing", "t0", "NOTED", json!(1)).await;
     let mut second = relay(&process, &bus).await;
-    second.send().await.unwrap();
+    second.send(&never()).await.unwrap();
     assert_eq!(*bus.taken.lock(), positions(0..11));
 }
 
@@ -98,15 +107,15 @@ async fn a_bus_that_fails_moves_no_checkpoint_and_skips_nothing() {
     let mut relay = relay(&process, &bus).await;
     process.store.advance(1_000);
     for _ in 0..2 {
-        relay.send().await.unwrap_err();
+        relay.send(&never()).await.unwrap_err();
         assert_eq!((relay.position, stored(&process).await), (Position(0), Position(0)));
     }
-    relay.send().await.unwrap();
+    relay.send(&never()).await.unwrap();
     let taken = bus.taken.lock().clone();
     assert_eq!(taken, [positions(0..2), positions(0..2), positions(0..6)].concat());
     assert_eq!(stored(&process).await, Position(4), "after the first batch, then at intervals");
     process.store.advance(1_000);
-    relay.send().await.unwrap();
+    relay.send(&never()).await.unwrap();
     assert_eq!(stored(&process).await, Position(6));
 }
 
@@ -138,6 +147,52 @@ async fn a_relay_that_is_told_to_stop_stores_where_it_is() {
     assert_eq!(*bus.taken.lock(), positions(0..5));
 }
 
+#[tokio::test]
+async fn a_stop_lets_the_batch_in_hand_be_acknowledged_so_that_it_is_not_sent_again() {
+    let process = filled(6).await;
+    let bus = Arc::new(Recorder { slow: Some(Duration::from_millis(300)), ..Recorder::default() });
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(relay(&process, &bus).await.run(stop.clone()));
+    while bus.taken.lock().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap().unwrap();
+    assert_eq!(stored(&process).await, Position(4), "the batch in hand, and no other");
+    relay(&process, &bus).await.send(&never()).await.unwrap();
+    assert_eq!(*bus.taken.lock(), positions(0..6));
+}
+
+#[tokio::test]
+async fn a_relay_stands_by_while_another_moves_the_checkpoint_and_takes_over_when_that_stands_still() {
+    let process = filled(8).await;
+    let (bus, idle) = (Arc::new(Recorder::default()), Arc::new(Recorder::default()));
+    let (mut works, mut waits) = (relay(&process, &bus).await, relay(&process, &idle).await);
+    process.store.advance(1_000);
+    works.proceed(&never()).await.unwrap();
+    waits.position = Position(2);
+    waits.store_checkpoint().await.unwrap();
+    assert_eq!((stored(&process).await, waits.position), (Position(4), Position(4)), "it goes where the other is");
+    for _ in 0..8 {
+        process.note("Thing", "t0", "NOTED", json!(1)).await;
+        process.store.advance(1_000);
+        works.proceed(&never()).await.unwrap();
+        waits.proceed(&never()).await.unwrap();
+    }
+    assert_eq!(*idle.taken.lock(), []);
+    assert_eq!(stored(&process).await, Position(16));
+    process.store.advance(60_000);
+    waits.proceed(&never()).await.unwrap();
+    assert_eq!(*idle.taken.lock(), [], "nothing to send is no standstill");
+    process.note("Thing", "t0", "NOTED", json!(1)).await;
+    waits.proceed(&never()).await.unwrap();
+    assert_eq!(*idle.taken.lock(), []);
+    process.store.advance(5_000);
+    waits.proceed(&never()).await.unwrap();
+    waits.proceed(&never()).await.unwrap();
+    assert_eq!(*idle.taken.lock(), positions(16..17));
+}
+
 /// A log that went another way, with the checkpoint of the first.
 async fn restored(of: &Process, count: usize) -> Process {
     let store = Store::new();
@@ -154,22 +209,22 @@ async fn a_log_restored_from_a_backup_is_sent_again_however_long_it_is_now() {
     let bus = Arc::new(Recorder::default());
     let mut before = relay(&lost, &bus).await;
     lost.store.advance(1_000);
-    before.send().await.unwrap();
+    before.send(&never()).await.unwrap();
     lost.store.advance(1_000);
-    before.send().await.unwrap();
+    before.send(&never()).await.unwrap();
     assert_eq!(stored(&lost).await, Position(10));
     for count in [4, 10, 13] {
         let process = restored(&lost, count).await;
         let bus = Arc::new(Recorder::default());
         let mut after = relay(&process, &bus).await;
         process.store.advance(1_000);
-        after.send().await.unwrap();
+        after.send(&never()).await.unwrap();
         process.store.advance(1_000);
-        after.send().await.unwrap();
+        after.send(&never()).await.unwrap();
         assert_eq!(*bus.taken.lock(), positions(0..count as u64));
         assert_eq!(stored(&process).await, Position(count as u64), "the place of the history at hand");
         let mut next = relay(&process, &bus).await;
-        next.send().await.unwrap();
+        next.send(&never()).await.unwrap();
         assert_eq!(bus.taken.lock().len(), count, "it goes on from there");
     }
 }
@@ -182,6 +237,6 @@ async fn a_checkpoint_that_names_no_history_is_taken_as_it_is() {
     let old = Checkpoint { partitions: [(0, place)].into(), updated_at: process.store.clock.now() };
     process.store.objects.put(KEY, old.encode()).await.unwrap();
     let bus = Arc::new(Recorder::default());
-    relay(&process, &bus).await.send().await.unwrap();
+    relay(&process, &bus).await.send(&never()).await.unwrap();
     assert_eq!(*bus.taken.lock(), positions(4..6));
 }

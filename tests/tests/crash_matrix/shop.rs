@@ -1,12 +1,11 @@
 //! Clients that create instances and update each once. Every request carries an id, so that repeating it is safe.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use carryall_tests::{Answer, Client, Log, Server, Shop, fresh_id};
-use serde_json::{Value, json};
+use carryall_tests::{Answer, Client, Log, Server, Shop, fresh_id, read_model_is_the_fold};
+use serde_json::json;
 use tokio::sync::Mutex;
 
 /// Clients at once.
@@ -93,26 +92,7 @@ impl Shopping {
                 ensure!(log.outcome(id).len() == 1, "{id} has {} outcomes", log.outcome(id).len());
             }
         }
-        let mut expected: BTreeMap<String, (Value, u64)> = BTreeMap::new();
-        let mut last = None;
-        for event in log.events.iter().filter(|event| event.event_type().starts_with("INSTANCE_")) {
-            let data = event.envelope["data"].clone();
-            let id = data["instance_id"].as_str().context("an instance without id")?.to_owned();
-            expected.insert(id, (data["data"].clone(), event.sequence()));
-            last = Some(event);
-        }
-        let last = last.context("nothing was written")?;
-        let status = client.outcome(last.command_id()).await?;
-        let token = status["consistency_token"].as_str().context("no token")?;
-        let reader = client.with("consistency-token", token).with("prefer", "wait=30");
-        let found = reader.pages("/api/v1/instances/shop/Product", "instances").await?;
-        ensure!(found.len() == expected.len(), "{} documents, {} instances in the log", found.len(), expected.len());
-        for document in found {
-            let id = document["instance_id"].as_str().context("a document without id")?;
-            let (data, sequence) = expected.get(id).with_context(|| format!("{id} is not in the log"))?;
-            ensure!(document["data"] == *data && document["sequence_number"] == *sequence, "not the fold: {document}");
-        }
-        Ok(())
+        read_model_is_the_fold(client, log).await
     }
 }
 

@@ -2,7 +2,8 @@
 //! from package registries, on free ports. Idempotent; finds again what a killed run left; stops only what it started.
 //!
 //! Under `target/services`: `data`, `log`, `run` (pid and start time, ports), and `env`, which says where the servers
-//! are. What is built or fetched goes to `CARRYALL_SERVICES_CACHE`, so that several checkouts share it.
+//! are. `CARRYALL_SERVICES_HOME` names another folder, for servers beside these. What is built or fetched goes to
+//! `CARRYALL_SERVICES_CACHE`, so that several checkouts share it.
 
 mod kafka;
 mod minio;
@@ -128,11 +129,23 @@ impl ForTests<'_> {
 }
 
 impl Services {
+    /// Those that `CARRYALL_SERVICES_HOME` says, else the ones most tests share.
     pub fn of(workspace: &Workspace) -> anyhow::Result<Services> {
-        let home = workspace.target.join("services");
+        match std::env::var_os("CARRYALL_SERVICES_HOME") {
+            Some(folder) => Self::at(workspace, std::path::absolute(&folder).context("CARRYALL_SERVICES_HOME")?),
+            None => Self::at(workspace, workspace.target.join("services")),
+        }
+    }
+
+    /// Those that the chaos scenarios start for themselves, since they stop and kill them.
+    pub fn of_chaos(workspace: &Workspace) -> anyhow::Result<Services> {
+        Self::at(workspace, workspace.target.join("services/chaos"))
+    }
+
+    fn at(workspace: &Workspace, home: PathBuf) -> anyhow::Result<Services> {
         let cache = match std::env::var_os("CARRYALL_SERVICES_CACHE") {
             Some(folder) => std::path::absolute(&folder).context("CARRYALL_SERVICES_CACHE")?,
-            None => home.join("cache"),
+            None => workspace.target.join("services/cache"),
         };
         for folder in [&cache, &home.join("data"), &home.join("log"), &home.join("run")] {
             fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
@@ -274,6 +287,11 @@ impl Services {
             std::thread::sleep(LOOK);
         }
         bail!("not ready after {} s:\n{}", READY_WITHIN.as_secs(), last_lines(&log))
+    }
+
+    /// Stops all of them that run.
+    pub fn down_all(&self) -> anyhow::Result<()> {
+        self.down(&Service::ALL)
     }
 
     fn down(&self, wanted: &[Service]) -> anyhow::Result<()> {

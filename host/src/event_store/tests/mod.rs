@@ -3,6 +3,7 @@
 
 mod appends;
 mod faults;
+mod opening;
 mod packs;
 mod simulation;
 mod verify;

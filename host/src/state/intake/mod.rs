@@ -34,6 +34,8 @@ const MESSAGES_MAX: usize = 512;
 const POLLS_MAX: usize = 1_024;
 /// How often it is looked whether what was taken has had its effect.
 const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the last acknowledgement may take when the process stops: a bus that is away gives no answer.
+const LAST_ACKNOWLEDGE_MAX: Duration = Duration::from_secs(2);
 /// Wait after a failure: from the first to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -115,8 +117,14 @@ impl Intake {
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }
-        if let Err(error) = self.acknowledge().await {
-            tracing::debug!(consumer = self.consumer, %error, "what was handled will be delivered again");
+        let (clock, consumer) = (self.parts.clock.clone(), self.consumer.clone());
+        let acknowledged = tokio::select! {
+            biased;
+            acknowledged = self.acknowledge() => acknowledged.map_err(|error| error.to_string()),
+            () = clock.sleep(LAST_ACKNOWLEDGE_MAX) => Err("no answer in time".to_owned()),
+        };
+        if let Err(error) = acknowledged {
+            tracing::debug!(consumer, error, "what was handled will be delivered again");
         }
         Ok(())
     }

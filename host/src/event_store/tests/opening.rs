@@ -1,0 +1,78 @@
+//! Opening a log whose index another process moves meanwhile.
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+
+use super::*;
+use crate::port;
+use crate::port::index::{Applied, EventRow, Lookup, Seen, SegmentRows, Watermark};
+
+/// An index that something is done to before it is first asked for heads.
+struct Raced {
+    index: Arc<MemoryIndex>,
+    race: Mutex<Option<BoxFuture<'static, ()>>>,
+}
+
+impl std::fmt::Debug for Raced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Raced").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Index for Raced {
+    async fn store_id(&self) -> port::Result<Option<Uuid>> {
+        self.index.store_id().await
+    }
+
+    async fn reset(&self, store_id: Uuid, seen: &Seen) -> port::Result<bool> {
+        self.index.reset(store_id, seen).await
+    }
+
+    async fn watermark(&self, partition: Partition) -> port::Result<Watermark> {
+        self.index.watermark(partition).await
+    }
+
+    async fn apply(&self, partition: Partition, from: &Watermark, segments: &[SegmentRows]) -> port::Result<Applied> {
+        self.index.apply(partition, from, segments).await
+    }
+
+    async fn lookup(&self, partition: Partition, aggregates: &[Aggregate], ids: &[Uuid]) -> port::Result<Lookup> {
+        let race = self.race.lock().take_if(|_| !aggregates.is_empty());
+        if let Some(race) = race {
+            race.await;
+        }
+        self.index.lookup(partition, aggregates, ids).await
+    }
+
+    async fn stream(&self, aggregate: &Aggregate, after: Sequence, limit: usize) -> port::Result<Vec<EventRow>> {
+        self.index.stream(aggregate, after, limit).await
+    }
+
+    async fn locate(&self, partition: Partition, at: Position) -> port::Result<Option<(SegmentNumber, Position)>> {
+        self.index.locate(partition, at).await
+    }
+
+    async fn aggregates(&self, kind: &str, after: Option<&str>, limit: usize) -> port::Result<Vec<Aggregate>> {
+        self.index.aggregates(kind, after, limit).await
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_another_process_moves_while_the_log_is_opened_is_followed() {
+    let (objects, writer) = fresh().await;
+    let a = account("a");
+    for id in 1..6 {
+        writer.store.append(command(id, &a, Expected::Any)).await.unwrap();
+    }
+    writer.end().await;
+    let index = Arc::new(MemoryIndex::new());
+    let (log, shared) = (objects.clone(), index.clone());
+    let other = async move { start(log, shared, options()).await.end().await };
+    let raced = Raced { index, race: Mutex::new(Some(Box::pin(other))) };
+    let process = start(objects, Arc::new(raced), options()).await;
+    assert_eq!(process.store.end(Partition(0)), Position(5));
+    assert_eq!(numbers(&process.store.append(command(9, &a, Expected::Any)).await.unwrap()), [6]);
+    process.end().await;
+}
