@@ -10,6 +10,7 @@ mod bus;
 mod check;
 mod consumers;
 mod database;
+mod floors;
 mod housekeeping;
 pub(crate) mod membership;
 mod online;
@@ -38,6 +39,7 @@ use parts::Parts;
 use supervisor::Supervisor;
 
 pub use check::check;
+pub use floors::{Floors, floors};
 pub use rebuild::{RebuildReport, rebuild};
 pub use verify::verify;
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::adapter::fs::{FolderStore, Sharing};
 use crate::adapter::s3::{Keys, Options, S3Store};
-use crate::config::{Config, Store};
+use crate::config::{Bucket, Config, Store};
 use crate::metrics::Metrics;
 use crate::port::object_store::ObjectStore;
 
@@ -42,15 +42,7 @@ pub(super) async fn open(config: &Config, run: Uuid, metrics: &Metrics) -> anyho
             lock,
         },
         Store::S3(bucket) => {
-            let keys = bucket.keys.as_ref();
-            let options = Options {
-                bucket: bucket.name.clone(),
-                prefix: bucket.prefix.clone(),
-                endpoint: bucket.endpoint.clone(),
-                keys: keys.map(|(access, secret)| Keys { access: access.clone(), secret: secret.reveal().to_owned() }),
-            };
-            let opened = S3Store::open(options, run, metrics).await;
-            let store = opened.with_context(|| format!("open the event log in the bucket {}", bucket.name))?;
+            let store = open_bucket(bucket, run, metrics).await?;
             Objects {
                 store: Arc::new(store),
                 commit_linger_ms: REMOTE_LINGER_MS,
@@ -59,6 +51,19 @@ pub(super) async fn open(config: &Config, run: Uuid, metrics: &Metrics) -> anyho
             }
         }
     })
+}
+
+/// Opens a bucket. `run` is random.
+pub(super) async fn open_bucket(bucket: &Bucket, run: Uuid, metrics: &Metrics) -> anyhow::Result<S3Store> {
+    let keys = bucket.keys.as_ref();
+    let options = Options {
+        bucket: bucket.name.clone(),
+        prefix: bucket.prefix.clone(),
+        endpoint: bucket.endpoint.clone(),
+        keys: keys.map(|(access, secret)| Keys { access: access.clone(), secret: secret.reveal().to_owned() }),
+    };
+    let opened = S3Store::open(options, run, metrics).await;
+    opened.with_context(|| format!("open the event log in the bucket {}", bucket.name))
 }
 
 /// Where Kafka divides the work, other processes of this machine may use the folder too.

@@ -2,6 +2,7 @@
 //! source files, and what dependencies may bring. Each test lists everything it found, so that one run mends all.
 #![allow(clippy::unwrap_used)]
 
+mod compose;
 mod contract;
 mod dependencies;
 mod failpoints;

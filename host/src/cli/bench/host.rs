@@ -105,6 +105,10 @@ impl Host {
                 .iter()
                 .map(|kind| sum(text, &format!("carryall_object_requests{{kind=\"{kind}\"}}")))
                 .sum(),
+            sql_statements: ["read", "write"]
+                .iter()
+                .map(|what| sum(text, &format!("carryall_sql_statements{{what=\"{what}\"}}")))
+                .sum(),
         })
     }
 
@@ -170,6 +174,8 @@ pub(super) struct Counts {
     pub folder_syncs: f64,
     /// Requests sent to a remote object store.
     pub object_requests: f64,
+    /// Round trips to a remote database.
+    pub sql_statements: f64,
 }
 
 fn sum(text: &str, series: &str) -> f64 {

@@ -1,5 +1,6 @@
 //! `carryall bench`: what this machine reaches, measured as a client sees it. Every command is followed to COMPLETED
-//! and its projection; every acknowledgement is durable; the floor of the disk is measured in the same run.
+//! and its projection; every acknowledgement is durable; the floors of the disk and of the remote parts that the
+//! environment names are measured in the same run.
 //!
 //! The generator shares the machine with the host, so it is one thread with hand-built requests; its own CPU time is
 //! reported beside the host's.
@@ -19,7 +20,9 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::output::Output;
+use super::overrides::Overrides;
 use super::{Done, Failure};
+use crate::app::{self, Floors};
 use host::Host;
 use orders::{Orders, Size};
 
@@ -84,6 +87,14 @@ pub(super) async fn run(bench: Bench, output: &mut Output) -> Result<Done, Failu
         Some(url) => Host::running(url, bench.token.clone(), bench.pid)?,
         None => Host::start(&bench.folder).await?,
     };
+    // What a host that runs elsewhere is configured with is not known.
+    let remote = match &bench.url {
+        Some(_) => Floors::default(),
+        None => {
+            output.note("measuring the remote parts");
+            app::floors(&Overrides::default().load()?.0).await?
+        }
+    };
     let orders = Orders::prepare(&host, bench.payload_bytes).await?;
     let warm_up = Size { clients: 8, orders: 40, updates: bench.updates };
     orders.run(&host, warm_up, &output.bar(warm_up.commands(), "warm up")).await?;
@@ -96,7 +107,7 @@ pub(super) async fn run(bench: Bench, output: &mut Output) -> Result<Done, Failu
         levels.push(report::level(&host, &orders, size, &bar).await?);
         bar.finish_and_clear();
     }
-    let report = report::Report { payload_bytes: bench.payload_bytes, updates: bench.updates, disk, levels };
+    let report = report::Report { payload_bytes: bench.payload_bytes, updates: bench.updates, disk, remote, levels };
     host.stop().await?;
     output.result(&report.json(), |_| report.text())?;
     Ok(Done::Well)

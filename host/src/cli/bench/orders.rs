@@ -34,6 +34,8 @@ pub(super) struct Seen {
     pub accepted_us: Vec<u32>,
     /// From sending to the answer COMPLETED.
     pub completed_us: Vec<u32>,
+    /// From sending until a read shows what was written, of a sample.
+    pub readable_us: Vec<u32>,
     /// Requests that were refused for overload and sent again.
     pub retried: u64,
     /// From the first request until every outcome is projected.
@@ -70,6 +72,8 @@ struct Told202 {
 const POLL: &str = "prefer: wait=20\r\n";
 /// How long the last read may wait for the projection.
 const READ_WITHIN: &str = "prefer: wait=60\r\n";
+/// One of so many commands is followed until a read shows it.
+const READ_EVERY: usize = 16;
 /// Pause after a refusal for overload.
 const BACK_OFF: Duration = Duration::from_millis(20);
 
@@ -158,7 +162,7 @@ impl Client {
         let mut sequences = Vec::with_capacity(ids.len());
         for round in 0..=updates {
             for (order, id) in ids.iter().enumerate() {
-                let body = body(id, round, &self.note);
+                let (body, begin) = (body(id, round, &self.note), Instant::now());
                 let sequence = match round {
                     0 => self.command("POST", &format!("{base}/create"), body.as_bytes()).await?,
                     _ => {
@@ -170,7 +174,14 @@ impl Client {
                     Some(known) => *known = sequence,
                     None => sequences.push(sequence),
                 }
+                let readable_us = if (order + round).is_multiple_of(READ_EVERY) {
+                    self.read_projected(id, round).await?;
+                    Some(micros(begin))
+                } else {
+                    None
+                };
                 let mut seen = seen.borrow_mut();
+                seen.readable_us.extend(readable_us);
                 seen.accepted_us.push(self.last.accepted_us);
                 seen.completed_us.push(self.last.completed_us);
                 bar.inc(1);

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::floor::Floor;
 use super::host::Host;
 use super::orders::{Orders, Size};
+use crate::app::Floors;
 use crate::cli::output::table;
 use crate::metrics::process::Usage;
 
@@ -14,6 +15,7 @@ pub(super) struct Report {
     pub payload_bytes: usize,
     pub updates: usize,
     pub disk: Floor,
+    pub remote: Floors,
     pub levels: Vec<Level>,
 }
 
@@ -26,6 +28,8 @@ pub(super) struct Level {
     commands_per_second: f64,
     accepted_ms: Percentiles,
     completed_ms: Percentiles,
+    /// From sending until a read shows what was written, of every sixteenth command.
+    readable_ms: Percentiles,
     /// User and system time of the host for 10,000 commands; absent when its process is not known.
     host_cpu_seconds_per_10k: Option<f64>,
     generator_cpu_seconds_per_10k: Option<f64>,
@@ -36,6 +40,8 @@ pub(super) struct Level {
     folder_syncs_per_command: f64,
     /// Requests to a remote object store; 0 on a folder.
     object_requests_per_command: f64,
+    /// Round trips to a remote database; 0 with SQLite.
+    sql_statements_per_command: f64,
     retried_requests: u64,
 }
 
@@ -76,6 +82,7 @@ pub(super) async fn level(host: &Host, orders: &Orders, size: Size, bar: &Progre
         commands_per_second: commands / seen.seconds,
         accepted_ms: Percentiles::of(seen.accepted_us),
         completed_ms: Percentiles::of(seen.completed_us),
+        readable_ms: Percentiles::of(seen.readable_us),
         host_cpu_seconds_per_10k: cpu(host_before, host_after),
         generator_cpu_seconds_per_10k: cpu(own_before, own_after),
         host_peak_bytes: host_after.map(|usage| usage.resident_peak_bytes),
@@ -83,6 +90,7 @@ pub(super) async fn level(host: &Host, orders: &Orders, size: Size, bar: &Progre
         file_syncs_per_command: (counts.file_syncs - counts_before.file_syncs) / commands,
         folder_syncs_per_command: (counts.folder_syncs - counts_before.folder_syncs) / commands,
         object_requests_per_command: (counts.object_requests - counts_before.object_requests) / commands,
+        sql_statements_per_command: (counts.sql_statements - counts_before.sql_statements) / commands,
         retried_requests: seen.retried,
     })
 }
@@ -94,6 +102,7 @@ impl Report {
             "payload_bytes": self.payload_bytes,
             "updates_per_order": self.updates,
             "floor": self.disk,
+            "floor_of_remote_parts": self.remote,
             "levels": self.levels,
         })
     }
@@ -110,12 +119,14 @@ impl Report {
                     format!("{:.0}", level.commands_per_second),
                     format!("{:.1} / {:.1}", level.accepted_ms.p50, level.accepted_ms.p99),
                     format!("{:.1} / {:.1}", level.completed_ms.p50, level.completed_ms.p99),
+                    format!("{:.1} / {:.1}", level.readable_ms.p50, level.readable_ms.p99),
                     known(level.host_cpu_seconds_per_10k),
                     known(level.generator_cpu_seconds_per_10k),
                     known(level.host_peak_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20))),
                     format!("{:.3}", level.segments_per_command),
                     format!("{:.3} / {:.3}", level.file_syncs_per_command, level.folder_syncs_per_command),
                     format!("{:.3}", level.object_requests_per_command),
+                    format!("{:.3}", level.sql_statements_per_command),
                     level.retried_requests.to_string(),
                 ]
             })
@@ -126,23 +137,36 @@ impl Report {
             "PER SECOND",
             "ACCEPTED p50/p99 ms",
             "COMPLETED p50/p99 ms",
+            "READABLE p50/p99 ms",
             "HOST CPU s/10k",
             "GENERATOR s/10k",
             "PEAK MiB",
             "SEGMENTS/CMD",
             "SYNCS/CMD file/folder",
             "S3/CMD",
+            "SQL/CMD",
             "RETRIED",
         ];
         format!(
             "orders: created, then updated {} times each with the expected sequence; {} bytes of data; every\n\
              acknowledgement durable; counted when COMPLETED and projected; generator on the same machine\n\n{}\n\n\
-             floor of this disk: {:.0} appends of 4 KiB with fdatasync a second; {:.0} new files with their folder\n",
+             floor of this disk: {:.0} appends of 4 KiB with fdatasync a second; {:.0} new files with their folder\n{}",
             self.updates,
             self.payload_bytes,
             table(&headings, &rows),
             self.disk.appends_per_second,
             self.disk.creates_per_second,
+            remote_text(&self.remote),
         )
     }
+}
+
+fn remote_text(remote: &Floors) -> String {
+    let floors = [
+        ("object store", remote.puts_per_second, "conditional PUTs of 4 KiB a second, one after another"),
+        ("PostgreSQL", remote.commits_per_second, "commits of one row a second, one after another"),
+        ("Kafka", remote.acknowledgements_per_second, "messages a second, each acknowledged before the next"),
+    ];
+    let line = |(part, rate, what): (&str, Option<f64>, &str)| Some(format!("floor of {part}: {:.0} {what}\n", rate?));
+    floors.into_iter().filter_map(line).collect()
 }
