@@ -45,6 +45,9 @@ async fn the_log_is_published_byte_for_byte_in_order_and_a_restart_goes_on() {
     let commands = kafka.read("instance_commands", 11).await.unwrap();
     let events = kafka.read("instance_events", 11).await.unwrap();
     assert!(server.terminate().await.unwrap().success());
+    // A stop finishes the batch in hand, so that the next run sends nothing twice.
+    let sent = [kafka.read_all("instance_commands").await.unwrap(), kafka.read_all("instance_events").await.unwrap()];
+    assert_eq!(sent.map(|messages| messages.len()), [11, 11]);
     let log = server.log().unwrap();
     let store: Value =
         serde_json::from_slice(&std::fs::read(server.data().join("store/meta/store.json")).unwrap()).unwrap();
