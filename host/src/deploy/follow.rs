@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::Error;
 use super::record;
 use super::service::Deployments;
+use crate::codec::segment::Event;
 use crate::domain::{Partition, Position};
 use crate::error::{Classified, Kind};
 
@@ -61,10 +62,15 @@ impl Deployments {
         let mut next = from;
         let mut deployed = false;
         while next < to {
-            let records = self.inner.events.read(partition, next, FOLLOW_RECORDS_MAX).await?;
-            let Some(last) = records.last() else { break };
-            next = Position(last.position.0 + 1);
-            deployed |= records.iter().any(|record| record.aggregate.kind.as_str() == record::AGGREGATE_TYPE);
+            let mut look = |event: &Event| {
+                deployed |= event.aggregate.kind.as_str() == record::AGGREGATE_TYPE;
+                false
+            };
+            let read = self.inner.events.select(partition, next, FOLLOW_RECORDS_MAX, &mut look).await?;
+            if read.next == next {
+                break;
+            }
+            next = read.next;
         }
         if deployed {
             self.catch_up().await?;

@@ -27,8 +27,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 pub use errors::{AppendError, Error};
-pub use types::{Append, Appended, Expected, OpenReport, Options, Rebuilt, Record, Task};
+pub use types::{Append, Appended, Expected, OpenReport, Options, Rebuilt, Record, Selection, Task};
 
+use crate::codec::segment::Event;
 use crate::domain::{Aggregate, Digest, Partition, Position, SegmentNumber, Sequence, derived_id};
 use crate::port::clock::Clock;
 use crate::port::index::{Head, Index};
@@ -230,7 +231,18 @@ impl EventStore {
 
     /// The log in order, from a position. Cheap at the tail. Empty at the end.
     pub async fn read(&self, partition: Partition, from: Position, limit: usize) -> Result<Vec<Record>, Error> {
-        self.log(partition)?.read(from, limit).await
+        Ok(self.select(partition, from, limit, |_| true).await?.records)
+    }
+
+    /// The events among the next `limit` of the log that are wanted. Those that are not cost a comparison.
+    pub async fn select(
+        &self,
+        partition: Partition,
+        from: Position,
+        limit: usize,
+        wanted: impl FnMut(&Event) -> bool + Send,
+    ) -> Result<Selection, Error> {
+        self.log(partition)?.select(from, limit, wanted).await
     }
 
     /// The domain events that are the outcome of a command; empty while it is undecided.

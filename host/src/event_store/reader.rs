@@ -9,8 +9,9 @@ use uuid::Uuid;
 use super::judge::Known;
 use super::log::Log;
 use super::view::EventAt;
-use super::{Error, Record};
-use crate::domain::{Aggregate, Digest, EventKind, Position, SegmentNumber, Sequence};
+use super::{Error, Record, Selection};
+use crate::codec::segment::Event;
+use crate::domain::{Aggregate, Digest, EventKind, Position, SegmentNumber, Sequence, Timestamp};
 use crate::port::index::{EventRow, Head};
 
 fn contradiction(reason: String) -> Error {
@@ -121,25 +122,30 @@ impl Log {
         }
     }
 
-    pub(super) async fn read(&self, from: Position, limit: usize) -> Result<Vec<Record>, Error> {
+    pub(super) async fn select(
+        &self,
+        from: Position,
+        limit: usize,
+        mut wanted: impl FnMut(&Event) -> bool,
+    ) -> Result<Selection, Error> {
         let end = *self.end.borrow();
-        let mut records = Vec::new();
+        let mut selection = Selection { records: Vec::new(), next: from, recorded_at: Timestamp(0) };
         if from >= end || limit == 0 {
-            return Ok(records);
+            return Ok(selection);
         }
+        let last = Position(from.0.saturating_add(limit as u64)).min(end);
         let mut segment = self.holding(from).await?;
         loop {
-            let next = Position(from.0 + records.len() as u64);
-            let skip = usize::try_from(next.0 - segment.header.first_position.0)
+            let skip = usize::try_from(selection.next.0 - segment.header.first_position.0)
                 .map_err(|_| contradiction("a position beyond its segment".into()))?;
-            for index in skip..segment.events.len() {
-                if records.len() == limit {
-                    return Ok(records);
-                }
-                records.extend(Record::of(&segment, index));
-            }
-            if records.len() == limit || segment.next_position() >= end {
-                return Ok(records);
+            let take = usize::try_from(last.0 - selection.next.0).unwrap_or(usize::MAX);
+            let looked_at = segment.events.iter().enumerate().skip(skip).take(take);
+            selection.next.0 += looked_at.len() as u64;
+            selection.recorded_at = segment.header.recorded_at;
+            let found = looked_at.filter(|(_, event)| wanted(event));
+            selection.records.extend(found.filter_map(|(index, _)| Record::of(&segment, index)));
+            if selection.next >= last {
+                return Ok(selection);
             }
             segment = self.segment(SegmentNumber(segment.header.segment.0 + 1)).await?;
         }

@@ -165,6 +165,17 @@ pub struct Record {
     pub line: Bytes,
 }
 
+/// What a look at the log found.
+#[derive(Debug)]
+pub struct Selection {
+    /// The events wanted, in order.
+    pub records: Vec<Record>,
+    /// Position after the last event looked at: `from` at the end of the log.
+    pub next: Position,
+    /// When the last event looked at was recorded.
+    pub recorded_at: Timestamp,
+}
+
 impl Record {
     /// The envelope, parsed.
     pub fn envelope(&self) -> Result<Envelope<'_>, codec::Error> {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Error, FOLLOW_RETRY};
+use crate::codec::segment::Event;
 use crate::domain::{EventKind, Partition, Position};
 use crate::error::{Classified as _, Kind};
 use crate::event_store::EventStore;
@@ -97,16 +98,16 @@ impl Completions {
     }
 
     async fn wake(&self, partition: Partition, from: Position) -> Result<Position, Error> {
-        let records = self.events.read(partition, from, FOLLOW_RECORDS_MAX).await?;
-        let Some(last) = records.last() else { return Ok(from) };
+        let mut decided = Vec::new();
+        let note = |event: &Event| {
+            decided.extend(event.command_id.filter(|_| event.kind == EventKind::Domain));
+            false
+        };
+        let next = self.events.select(partition, from, FOLLOW_RECORDS_MAX, note).await?.next;
         let waiters = self.waiters.lock();
-        if !waiters.is_empty() {
-            for record in records.iter().filter(|r| r.kind == EventKind::Domain) {
-                if let Some((_, sender)) = record.command_id.and_then(|id| waiters.get(&id)) {
-                    sender.send_replace(true);
-                }
-            }
+        for (_, sender) in decided.iter().filter_map(|id| waiters.get(id)) {
+            sender.send_replace(true);
         }
-        Ok(Position(last.position.0 + 1))
+        Ok(next)
     }
 }

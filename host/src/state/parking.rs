@@ -16,6 +16,7 @@ use super::{Error, FOLLOW_RETRY, Place};
 use crate::codec;
 use crate::codec::envelope::DomainDraft;
 use crate::codec::json::Json;
+use crate::codec::segment::Event;
 use crate::domain::{
     Aggregate, AggregateId, AggregateType, EventKind, Partition, Position, Sequence, Timestamp, event_topic, event_type,
 };
@@ -197,11 +198,12 @@ impl Parking {
 
     /// Folds what the next records tell; gives the position after them.
     async fn fold_after(&self, partition: Partition, from: Position) -> Result<Position, Error> {
-        let records = self.inner.events.read(partition, from, PAGE).await?;
-        for record in records.iter().filter(|r| r.aggregate.kind.as_str() == OPERATIONS) {
+        let of_operations = |event: &Event| event.aggregate.kind.as_str() == OPERATIONS;
+        let read = self.inner.events.select(partition, from, PAGE, of_operations).await?;
+        for record in &read.records {
             self.fold_stream(&record.aggregate).await?;
         }
-        Ok(records.last().map_or(from, |last| Position(last.position.0 + 1)))
+        Ok(read.next)
     }
 
     /// Whether a consumer has set this aggregate aside.

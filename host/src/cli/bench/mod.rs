@@ -81,19 +81,9 @@ pub(super) async fn run(bench: Bench, output: &mut Output) -> Result<Done, Failu
     if bench.workload == Workload::Growth {
         return growth::run(&bench, output).await;
     }
-    output.note("measuring the disk");
-    let disk = floor::measure(&bench.folder)?;
     let host = match &bench.url {
         Some(url) => Host::running(url, bench.token.clone(), bench.pid)?,
         None => Host::start(&bench.folder).await?,
-    };
-    // What a host that runs elsewhere is configured with is not known.
-    let remote = match &bench.url {
-        Some(_) => Floors::default(),
-        None => {
-            output.note("measuring the remote parts");
-            app::floors(&Overrides::default().load()?.0).await?
-        }
     };
     let orders = Orders::prepare(&host, bench.payload_bytes).await?;
     let warm_up = Size { clients: 8, orders: 40, updates: bench.updates };
@@ -107,8 +97,19 @@ pub(super) async fn run(bench: Bench, output: &mut Output) -> Result<Done, Failu
         levels.push(report::level(&host, &orders, size, &bar).await?);
         bar.finish_and_clear();
     }
-    let report = report::Report { payload_bytes: bench.payload_bytes, updates: bench.updates, disk, remote, levels };
     host.stop().await?;
+    // Last: while the files that it makes and removes are fresh, file systems are slow to make others.
+    output.note("measuring the disk");
+    let disk = floor::measure(&bench.folder)?;
+    // What a host that runs elsewhere is configured with is not known.
+    let remote = match &bench.url {
+        Some(_) => Floors::default(),
+        None => {
+            output.note("measuring the remote parts");
+            app::floors(&Overrides::default().load()?.0).await?
+        }
+    };
+    let report = report::Report { payload_bytes: bench.payload_bytes, updates: bench.updates, disk, remote, levels };
     output.result(&report.json(), |_| report.text())?;
     Ok(Done::Well)
 }

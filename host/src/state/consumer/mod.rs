@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::held::BatchNumber;
 use super::{ConsumerState, Error, Parking, Place, Progress, Release, WAITING_MAX};
+use crate::codec::segment::Event;
 use crate::domain::{Aggregate, Partition, Position, Sequence, Timestamp};
 use crate::event_store::{EventStore, Record};
 use crate::failpoint;
@@ -283,18 +284,20 @@ impl<W: Work> Consumer<W> {
         let context = self.context.clone();
         let number = self.last_batch + 1;
         let (from, limit) = (context.course.lock().cursor, context.options.batch_max);
-        let records = match self.has_more() {
-            true => context.parts.events.read(context.partition, from, limit).await?,
-            false => Vec::new(),
-        };
-        if let Some(last) = records.last() {
+        let mut records = Vec::new();
+        let mut next = from;
+        if self.has_more() {
+            let topics = &context.options.topics;
+            let ours = |event: &Event| topics.iter().any(|topic| are_of_one_type(topic, &event.topic));
+            let read = context.parts.events.select(context.partition, from, limit, ours).await?;
+            (records, next) = (read.records, read.next);
             self.read.truncate(READ_MAX - 1);
-            self.read.push_back((Position(last.position.0 + 1), last.recorded_at));
+            self.read.push_back((next, read.recorded_at));
         }
         let (due, items) = {
             let mut course = context.course.lock();
             let due = course.held.take_due(context.parts.clock.monotonic(), limit, number);
-            course.cursor = records.last().map_or(from, |last| Position(last.position.0 + 1));
+            course.cursor = next;
             let mut items = self.wanted(records);
             items.retain(|(first, item)| course.held.take(&item.aggregate, *first, number));
             if !due.is_empty() || !items.is_empty() {
@@ -479,6 +482,12 @@ impl<W: Work> Consumer<W> {
 /// Whether an event is this consumer's to handle.
 fn wants<W: Work>(work: &W, context: &Context, record: &Record) -> bool {
     context.options.topics.iter().any(|topic| **topic == *record.topic) && work.wants(context, record)
+}
+
+/// Whether a topic is that of the commands, and the other that of the events, of the same aggregates, or the same one.
+fn are_of_one_type(topic: &str, other: &str) -> bool {
+    let stem = |topic: &str| topic.rfind('_').unwrap_or(topic.len());
+    topic[..stem(topic)] == other[..stem(other)]
 }
 
 /// Sleeps; lets others run when there is no time to sleep.
