@@ -162,8 +162,9 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "relay-checkpoint-backwards",
         story: "a relay that is behind overwrites the checkpoint of one that is ahead",
         file: "host/src/relay/mod.rs",
-        find: "            if !further ||",
-        replace: "            if MUTANT || !further ||",
+        find: "            if let Some(theirs) = theirs",
+        replace: "            if !MUTANT
+                && let Some(theirs) = theirs",
     },
     Mutation {
         name: "parked-does-not-block",
@@ -195,11 +196,11 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "relay-forgets-partitions",
         story: "the relay of a partition writes the checkpoint as if there were no other",
         file: "host/src/relay/mod.rs",
-        find: "                checkpoint.partitions.insert(self.partition.0, place);",
-        replace: "                if MUTANT {
-                    checkpoint.partitions.clear();
-                }
-                checkpoint.partitions.insert(self.partition.0, place);",
+        find: "            checkpoint.partitions.insert(self.partition.0, place);",
+        replace: "            if MUTANT {
+                checkpoint.partitions.clear();
+            }
+            checkpoint.partitions.insert(self.partition.0, place);",
     },
     Mutation {
         name: "deployment-not-followed",
