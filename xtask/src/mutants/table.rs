@@ -167,16 +167,13 @@ pub const MUTATIONS: &[Mutation] = &[
                 && let Some(theirs) = theirs",
     },
     Mutation {
-        name: "parked-does-not-block",
-        story: "events behind a dead letter are handled before it",
-        file: "host/src/state/consumer/context.rs",
-        find: "            if let Some(letter) = self.parts.parking.letter(&self.options.consumer, &item.aggregate) {",
-        replace: "            if let Some(letter) = self
-                .parts
-                .parking
-                .letter(&self.options.consumer, &item.aggregate)
-                .filter(|_| !MUTANT)
-            {",
+        name: "dead-letter-not-kept",
+        story: "a process does not remember what is parked",
+        file: "host/src/state/parking.rs",
+        find: "            self.inner.parked.lock().insert(key, letter);",
+        replace: "            if !MUTANT {
+                self.inner.parked.lock().insert(key, letter);
+            }",
     },
     Mutation {
         name: "reset-without-looking",
@@ -206,8 +203,8 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "deployment-not-followed",
         story: "a version that another process put in charge is not taken up",
         file: "host/src/deploy/follow.rs",
-        find: "            deployed |= records",
-        replace: "            deployed |= !MUTANT && records",
+        find: "                deployed |= event",
+        replace: "                deployed |= !MUTANT && event",
     },
     Mutation {
         name: "activation-not-fenced",
