@@ -56,6 +56,11 @@ pub const POINTS: &[(&str, MayFail)] = &[
     ("deploy.after_store", MayFail::No),
     ("deploy.after_append", MayFail::No),
     ("deploy.after_swap", MayFail::No),
+    ("build.after_begin", MayFail::No),
+    ("build.after_stop", MayFail::No),
+    ("build.before_take_over", MayFail::No),
+    ("build.after_take_over", MayFail::No),
+    ("build.before_drop", MayFail::No),
 ];
 
 /// Whether a point may be told to fail.

@@ -105,6 +105,22 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_by_aggregate
     ON dead_letters (handler, aggregate_type, aggregate_id, sequence_number) WHERE state = 'parked';
 
+-- The builds of projections (decision 0011): `building`, `taking`, `live` or `dropping`. The rows of one carry its name.
+CREATE TABLE projection_builds (
+    name text COLLATE "C" PRIMARY KEY,
+    handler text COLLATE "C" NOT NULL,
+    state text NOT NULL CHECK (state IN ('building', 'taking', 'live', 'dropping')),
+    asked bigint NOT NULL
+);
+CREATE UNIQUE INDEX projection_builds_live ON projection_builds (handler) WHERE state = 'live';
+CREATE UNIQUE INDEX projection_builds_under_way ON projection_builds (handler) WHERE state IN ('building', 'taking');
+
+-- The build of each collection that readers see.
+CREATE TABLE live_collections (
+    collection text COLLATE "C" PRIMARY KEY,
+    build text COLLATE "C" NOT NULL
+);
+
 -- A removed document stays as a row without body, so that an older write that comes late does not bring it back.
 -- `json`, which keeps a text to the byte. `terms`: the words of its texts, and its numbers.
 CREATE TABLE documents (

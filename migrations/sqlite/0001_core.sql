@@ -101,6 +101,22 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_by_aggregate
     ON dead_letters (handler, aggregate_type, aggregate_id, sequence_number) WHERE state = 'parked';
 
+-- The builds of projections (decision 0011): `building`, `taking`, `live` or `dropping`. The rows of one carry its name.
+CREATE TABLE projection_builds (
+    name TEXT PRIMARY KEY,
+    handler TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('building', 'taking', 'live', 'dropping')),
+    asked INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX projection_builds_live ON projection_builds (handler) WHERE state = 'live';
+CREATE UNIQUE INDEX projection_builds_under_way ON projection_builds (handler) WHERE state IN ('building', 'taking');
+
+-- The build of each collection that readers see.
+CREATE TABLE live_collections (
+    collection TEXT PRIMARY KEY,
+    build TEXT NOT NULL
+) WITHOUT ROWID;
+
 -- A removed document stays as a row without body, so that an older write that comes late does not bring it back.
 CREATE TABLE documents (
     number INTEGER PRIMARY KEY,

@@ -1,13 +1,16 @@
 //! What the SQL adapters share: how things of the ports become columns, and what rows must never say. Names no vendor.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::domain::{Aggregate, AggregateId, AggregateType, Digest, IdError, Position, SegmentNumber};
 use crate::port::index::{SegmentRows, Watermark};
-use crate::port::read_model::{Batch, Document, EventChanges, Filter, Query, matching};
+use crate::port::read_model::builds::{Build, State};
+use crate::port::read_model::{Batch, Document, DocumentKey, Edge, EventChanges, Filter, Node, Query, matching};
 use crate::port::registry::Finished;
 use crate::port::{Error, Result};
 
@@ -34,6 +37,33 @@ pub(super) fn aggregate(kind: &str, id: &str) -> Result<Aggregate> {
 
 pub(super) fn digest(bytes: &[u8]) -> Result<Digest> {
     bytes.try_into().map(Digest).map_err(|_| corrupt("a digest has not 32 bytes"))
+}
+
+/// A document from its columns.
+pub(super) fn document(
+    (collection, id): (String, String),
+    owner: (&str, &str),
+    version: u64,
+    body: String,
+) -> Result<Document> {
+    Ok(Document {
+        key: DocumentKey { collection, id },
+        body: Arc::from(RawValue::from_string(body).map_err(|_| corrupt("a document is no JSON"))?),
+        owner: aggregate(owner.0, owner.1)?,
+        version,
+    })
+}
+
+/// An edge from its columns: source, predicate and target.
+pub(super) fn edge([source_kind, source_id, predicate, target_kind, target_id]: [String; 5]) -> Edge {
+    let (source, target) = (Node { kind: source_kind, id: source_id }, Node { kind: target_kind, id: target_id });
+    Edge { source, predicate, target }
+}
+
+/// A build from its columns.
+pub(super) fn build(name: String, handler: String, state: &str, asked: u64) -> Result<Build> {
+    let state = State::parse(state).ok_or_else(|| corrupt(format!("{state} is no state of a build")))?;
+    Ok(Build { name, handler, state, asked })
 }
 
 /// Candidates fetched at once when a filter may drop some.

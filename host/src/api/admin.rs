@@ -132,7 +132,10 @@ pub struct ClaimsBody {
 /// A consumer on one partition.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ConsumerBody {
+    /// A projection whose build readers see has its plain name; others have that of their build in theirs.
     pub name: String,
+    /// Its name in claims and dead letters, where every build has its own.
+    pub handler: String,
     pub partition: u16,
     /// Everything below has had its effect.
     pub position: u64,
@@ -150,6 +153,7 @@ impl From<Consumer> for ConsumerBody {
     fn from(consumer: Consumer) -> ConsumerBody {
         ConsumerBody {
             name: consumer.name,
+            handler: consumer.handler,
             partition: consumer.partition.0,
             position: consumer.position.0,
             lag_events: consumer.lag.events,

@@ -145,6 +145,25 @@ pub struct ActivateBody {
     reason: Option<String>,
 }
 
+/// Why a projection is to be written anew; may be left out.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RebuildBody {
+    /// For the history.
+    reason: Option<String>,
+}
+
+/// What is written anew.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RebuildingBody {
+    name: String,
+    /// The build; its consumers have what follows `@` in their names.
+    build: String,
+    /// The version that writes it.
+    #[schema(value_type = String)]
+    digest: Digest,
+}
+
 /// Stores a component, the body, after judging it. Never activates.
 #[utoipa::path(
     post, path = "/admin/v1/handlers", tag = "handlers", security(("operator" = [])),
@@ -258,6 +277,29 @@ pub async fn roll_back_handler(
     params.only(&[])?;
     let ask = ask(request).await?;
     activation(api.deployments.rollback(&name, ask, principal.actor()).await?)
+}
+
+/// Has everything that a projection writes written anew, while readers see what is there.
+#[utoipa::path(
+    post, path = "/admin/v1/handlers/{name}/rebuild", tag = "handlers", security(("operator" = [])),
+    params(("name" = String, Path)), request_body = RebuildBody,
+    responses(
+        (status = 202, body = RebuildingBody), (status = 404, body = ProblemBody),
+        (status = 409, description = "no active projection", body = ProblemBody)
+    )
+)]
+pub async fn rebuild_projection(
+    State(api): State<Api>,
+    principal: Principal,
+    InPath(name): InPath<String>,
+    params: Params,
+    request: Request,
+) -> Result<Response, Problem> {
+    params.only(&[])?;
+    let body = request::json_body(request).await?;
+    let RebuildBody { reason } = if body.is_empty() { RebuildBody::default() } else { request::parse(&body)? };
+    let build = api.deployments.rebuild(&name, reason, principal.actor()).await?;
+    json(StatusCode::ACCEPTED, &RebuildingBody { name, build: build.name, digest: build.digest })
 }
 
 async fn ask(request: Request) -> Result<Ask, Problem> {

@@ -30,6 +30,7 @@ use super::{admin, admin_handlers as handlers, commands, documents, health, hist
         documents::list_documents, documents::get_document, documents::edges,
         handlers::upload_handler, handlers::list_handlers, handlers::get_handler, handlers::activate_handler,
         handlers::roll_back_handler,
+        handlers::rebuild_projection,
         admin::dead_letters, admin::retry, admin::discard, admin::claims, admin::release, admin::retire,
         admin::consumers, admin::relay, admin::operation, admin::cancel_operation,
     ),

@@ -62,6 +62,7 @@ fn admin(routes: Routes) -> Routes {
         .at("/admin/v1/handlers/{name}", get(handlers::get_handler))
         .at("/admin/v1/handlers/{name}/versions/{digest}/activate", post(handlers::activate_handler))
         .at("/admin/v1/handlers/{name}/rollback", post(handlers::roll_back_handler))
+        .at("/admin/v1/handlers/{name}/rebuild", post(handlers::rebuild_projection))
         .at("/admin/v1/dead-letters", get(admin::dead_letters))
         .at("/admin/v1/dead-letters/{id}/retry", post(admin::retry))
         .at("/admin/v1/dead-letters/{id}/discard", post(admin::discard))

@@ -1,5 +1,5 @@
 //! Which consumers a process runs: those of its roles for the bundled domain, and one for each aggregate type of a
-//! loaded handler, started as soon as the handler is active.
+//! loaded handler, started as soon as the handler is active; for a projection, those of each of its builds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,24 +10,30 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use super::builds::{Keeper, Projecting};
 use super::membership;
 use super::parts::Parts;
 use super::start::is_away;
 use super::supervisor::Supervisor;
 use crate::api::Part;
 use crate::config::{Config, Role};
-use crate::domain::{Partition, command_topic, event_topic};
+use crate::deploy::Deployments;
+use crate::domain::{Partition, command_topic};
+use crate::error::{Classified as _, Kind};
 use crate::port::bus::{Bus, Share};
 use crate::port::object_store::ObjectStore;
-use crate::projection::Projector;
+use crate::port::read_model::builds::Builds;
+use crate::projection::{Projector, Target};
 use crate::relay::{self, Relay};
-use crate::sandbox::{Active, World};
+use crate::sandbox::{Active, ActiveHandler, World};
 use crate::state::{self, Consumer, Intake, States, consumer, intake};
 use crate::worker::Worker;
 
-/// Name of the bundled projection handler: its consumers have fixed names (contract §4).
-const BUNDLED_PROJECTION: &str = "projection";
+/// The consumers of the bundled projection: they have fixed names (contract §4).
+const BUNDLED_PROJECTIONS: [&str; 3] =
+    ["projection_worker:instance_events", "projection_worker:ontology_events", "projection_worker:database_events"];
 /// Records a consumer reads at once.
 const BATCH_MAX: usize = 512;
 /// Batches a worker has under way: one is decided while the ones before wait for their outcomes to be written.
@@ -38,6 +44,8 @@ const PROJECTION_BATCHES_MAX: usize = 1;
 /// How often the relay stores its checkpoint while it moves.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often a process looks what others made of the builds that they share.
+const SHARED_LOOK: Duration = Duration::from_secs(1);
 /// How long a consumer of a loaded handler waits for a part that is away before it tries to start again.
 const START_RETRY: Duration = Duration::from_secs(1);
 
@@ -45,7 +53,7 @@ const START_RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Plan {
     Worker { consumer: String, topics: Vec<String>, attempts_max: u32 },
-    Projector { consumer: String, handler: String, topic: String, kind: Option<String> },
+    Projector(Projecting),
 }
 
 /// The consumers of this process.
@@ -62,6 +70,8 @@ struct Group {
     share: watch::Receiver<Share>,
     /// Why no messages come at present.
     trouble: watch::Receiver<Option<String>>,
+    /// Whether the process is not ready without it.
+    is_needed: bool,
 }
 
 impl Group {
@@ -73,12 +83,18 @@ impl Group {
             (_, Some(trouble)) => trouble,
             (false, None) => "joining its group".to_owned(),
         };
-        Some(Part { name: format!("messages of {consumer}"), ready: told, detail })
+        Some(Part { name: format!("messages of {consumer}"), ready: told || !self.is_needed, detail })
     }
 }
 
 /// A consumer that is open: works until its signal, then finishes.
 type Run = BoxFuture<'static, Result<(), state::Error>>;
+
+/// The tasks of a consumer.
+struct Running {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
 
 #[derive(Clone)]
 struct Starter {
@@ -88,8 +104,17 @@ struct Starter {
     supervisor: Supervisor,
     bus: Arc<dyn Bus>,
     lease_ms: i64,
-    running: Arc<Mutex<BTreeSet<(Plan, Partition)>>>,
+    builds: Arc<dyn Builds>,
+    deployments: Deployments,
     groups: Groups,
+}
+
+/// Starts and stops consumers, as the handlers and the builds of projections want it.
+struct Director {
+    starter: Starter,
+    /// In a process that projects.
+    keeper: Option<Keeper>,
+    running: BTreeMap<Plan, Running>,
 }
 
 impl Consumers {
@@ -102,47 +127,28 @@ impl Consumers {
             supervisor: supervisor.clone(),
             bus: parts.bus.clone(),
             lease_ms: i64::try_from(super::bus::lease_ms(config, &*parts.bus))?,
-            running: Arc::default(),
+            builds: parts.builds.clone(),
+            deployments: parts.deployments.clone(),
             groups: Arc::default(),
         };
         start_relay(config, parts, supervisor).await?;
         if !parts.bus.follows_log() {
             starter.follow_others(parts.objects.clone());
         }
-        let bundled = bundled(config);
-        let mut names: BTreeSet<String> = bundled.iter().map(|plan| plan.consumer().to_owned()).collect();
+        let mut names: BTreeSet<String> = bundled(config).iter().map(|plan| plan.consumer().to_owned()).collect();
+        let projects = config.roles.contains(&Role::ProjectionWorker);
+        if projects {
+            names.extend(BUNDLED_PROJECTIONS.map(str::to_owned));
+        }
         // Commands are taken and decided without the relay: a process that takes them stays ready.
         if !config.roles.contains(&Role::Api) {
             names.insert(relay::NAME.to_owned());
         }
         let groups = starter.groups.clone();
-        for plan in bundled {
-            starter.start(plan).await?;
-        }
-        let changes = parts.catalog.changes();
-        starter.start_loaded(&parts.catalog.active()).await?;
-        let (catalog, clock) = (parts.catalog.clone(), parts.clock.clone());
-        let stop = supervisor.signal();
-        supervisor.spawn("loaded handlers", async move {
-            let mut changes = changes;
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => return anyhow::Ok(()),
-                    changed = changes.changed() => if changed.is_err() { return Ok(()) },
-                }
-                changes.borrow_and_update();
-                while let Err(error) = starter.start_loaded(&catalog.active()).await {
-                    if !is_away(&error) {
-                        return Err(error);
-                    }
-                    tracing::warn!(error = %format!("{error:#}"), "a consumer of a loaded handler cannot start yet");
-                    tokio::select! {
-                        () = stop.cancelled() => return Ok(()),
-                        () = clock.sleep(START_RETRY) => {}
-                    }
-                }
-            }
-        });
+        let keeper = projects.then(|| Keeper::new(parts));
+        let mut director = Director { starter, keeper, running: BTreeMap::new() };
+        let again = director.direct().await?;
+        supervisor.spawn("handlers and builds", director.run(again));
         Ok(Consumers { names, groups })
     }
 
@@ -161,19 +167,20 @@ impl Consumers {
 impl Plan {
     fn consumer(&self) -> &str {
         match self {
-            Plan::Worker { consumer, .. } | Plan::Projector { consumer, .. } => consumer,
+            Plan::Worker { consumer, .. } => consumer,
+            Plan::Projector(projecting) => &projecting.consumer,
         }
     }
 
     fn topics(&self) -> Vec<String> {
         match self {
             Plan::Worker { topics, .. } => topics.clone(),
-            Plan::Projector { topic, .. } => vec![topic.clone()],
+            Plan::Projector(projecting) => vec![projecting.topic.clone()],
         }
     }
 }
 
-/// The consumers of the bundled domain that this process's roles ask for.
+/// The workers of the bundled domain that this process's roles ask for.
 fn bundled(config: &Config) -> Vec<Plan> {
     let mut plans = Vec::new();
     if config.roles.contains(&Role::InstanceWorker) {
@@ -190,23 +197,10 @@ fn bundled(config: &Config) -> Vec<Plan> {
             attempts_max: config.ontology_attempts_max,
         });
     }
-    if config.roles.contains(&Role::ProjectionWorker) {
-        for topic in ["instance_events", "ontology_events", "database_events"] {
-            plans.push(projector(BUNDLED_PROJECTION, topic.into(), None));
-        }
-    }
     plans
 }
 
-fn projector(handler: &str, topic: String, kind: Option<String>) -> Plan {
-    let consumer = match &kind {
-        None => format!("projection_worker:{topic}"),
-        Some(kind) => format!("{handler}:{kind}"),
-    };
-    Plan::Projector { consumer, handler: handler.to_owned(), topic, kind }
-}
-
-/// The consumers that the active handlers ask for besides the bundled ones.
+/// The workers that the active handlers ask for besides the bundled ones.
 fn loaded(config: &Config, active: &Active) -> Vec<Plan> {
     let mut plans = Vec::new();
     for handler in active.iter() {
@@ -220,11 +214,6 @@ fn loaded(config: &Config, active: &Active) -> Vec<Plan> {
                         attempts_max: config.instance_attempts_max,
                     });
                 }
-                World::Projection if config.roles.contains(&Role::ProjectionWorker) => {
-                    let is_bundled_handler = &*handler.name == BUNDLED_PROJECTION;
-                    let kind_limit = (!is_bundled_handler).then(|| kind.to_string());
-                    plans.push(projector(&handler.name, event_topic(kind), kind_limit));
-                }
                 _ => {}
             }
         }
@@ -232,37 +221,110 @@ fn loaded(config: &Config, active: &Active) -> Vec<Plan> {
     plans
 }
 
-impl Starter {
-    async fn start_loaded(&self, active: &Active) -> anyhow::Result<()> {
-        for plan in loaded(&self.config, active) {
-            self.start(plan).await?;
+impl Director {
+    /// Follows handlers and builds until told to stop.
+    async fn run(mut self, mut again: Option<Duration>) -> anyhow::Result<()> {
+        let (clock, stop) = (self.starter.parts.clock.clone(), self.starter.supervisor.signal());
+        let (mut active, mut folded) = (self.starter.parts.catalog.changes(), self.starter.deployments.changes());
+        loop {
+            let wait = match &self.keeper {
+                Some(_) if !self.starter.bus.follows_log() => Some(again.unwrap_or(SHARED_LOOK)),
+                _ => again,
+            };
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = active.changed() => if changed.is_err() { return Ok(()) },
+                changed = folded.changed() => if changed.is_err() { return Ok(()) },
+                () = async { clock.sleep(wait.unwrap_or_default()).await }, if wait.is_some() => {}
+            }
+            active.borrow_and_update();
+            folded.borrow_and_update();
+            again = match self.direct().await {
+                Ok(again) => again,
+                Err(error) if is_away(&error) || is_unknown(&error) => {
+                    tracing::warn!(error = %format!("{error:#}"), "consumers cannot be started or stopped yet");
+                    Some(START_RETRY)
+                }
+                Err(error) => return Err(error),
+            };
         }
-        Ok(())
     }
 
-    /// Starts a consumer on every partition, unless it runs.
-    async fn start(&self, plan: Plan) -> anyhow::Result<()> {
+    /// Starts and stops consumers, then gets on with the builds; gives when to look again at the latest.
+    async fn direct(&mut self) -> anyhow::Result<Option<Duration>> {
+        let mut wanted: BTreeSet<Plan> = bundled(&self.starter.config).into_iter().collect();
+        wanted.extend(loaded(&self.starter.config, &self.starter.parts.catalog.active()));
+        let (mut again, mut gone) = (None, BTreeSet::new());
+        if let Some(keeper) = &mut self.keeper {
+            let kept = keeper.keep().await?;
+            wanted.extend(kept.run.into_iter().map(Plan::Projector));
+            (again, gone) = (kept.again, kept.gone);
+        }
+        // A worker whose handler is not active any more waits for the next one.
+        let unwanted = |plan: &&Plan| matches!(plan, Plan::Projector(_)) && !wanted.contains(*plan);
+        for plan in self.running.keys().filter(unwanted).cloned().collect::<Vec<_>>() {
+            if let Some(running) = self.running.remove(&plan) {
+                running.end().await;
+                self.starter.groups.lock().remove(plan.consumer());
+            }
+        }
+        for consumer in gone {
+            self.starter.parts.progress.remove(&consumer);
+            self.starter.parts.metrics.forget_consumer(&consumer);
+        }
+        for plan in wanted {
+            if !self.running.contains_key(&plan) {
+                let running = self.starter.start(&plan).await?;
+                self.running.insert(plan, running);
+            }
+        }
+        if let Some(keeper) = self.keeper.as_mut().filter(|_| again.is_some()) {
+            keeper.proceed().await?;
+        }
+        Ok(again)
+    }
+}
+
+/// Whether it is not known what came of a write, which is then done again.
+fn is_unknown(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<state::Error>().is_some_and(|error| error.kind() == Kind::Unknown)
+}
+
+impl Running {
+    /// Tells the tasks to finish, and waits for them.
+    async fn end(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Starter {
+    /// Starts a consumer on every partition.
+    async fn start(&self, plan: &Plan) -> anyhow::Result<Running> {
+        let running = Running { stop: self.supervisor.signal().child_token(), tasks: TaskTracker::new() };
         let partitions = (0..self.parts.events.partitions()).map(Partition);
         if !self.bus.follows_log() {
             // As a member of a group it takes the partitions it is given, whichever.
-            if self.running.lock().insert((plan.clone(), Partition(0))) {
-                self.join(plan, partitions);
-            }
-            return Ok(());
+            self.join(plan, partitions, &running);
+            return Ok(running);
         }
+        let mut runs = Vec::new();
         for partition in partitions {
-            let one = (plan.clone(), partition);
-            if !self.running.lock().contains(&one) {
-                let run = self.open(&plan, partition, self.supervisor.signal()).await?;
-                self.supervisor.spawn(format!("{} on partition {partition}", plan.consumer()), run);
-                self.running.lock().insert(one);
-            }
+            runs.push((partition, self.open(plan, partition, running.stop.clone()).await?));
         }
-        Ok(())
+        for (partition, run) in runs {
+            let here = running.tasks.token();
+            self.supervisor.spawn(format!("{} on partition {partition}", plan.consumer()), async move {
+                let _here = here;
+                run.await
+            });
+        }
+        Ok(running)
     }
 
     /// Joins the consumer's group, and runs the consumer on the partitions that the group leaves to this process.
-    fn join(&self, plan: Plan, partitions: impl Iterator<Item = Partition>) {
+    fn join(&self, plan: &Plan, partitions: impl Iterator<Item = Partition>, running: &Running) {
         let parts = intake::Parts {
             events: self.parts.events.clone(),
             bus: self.bus.clone(),
@@ -271,19 +333,27 @@ impl Starter {
             clock: self.parts.clock.clone(),
         };
         let intake = Intake::new(plan.consumer(), &plan.topics(), parts);
-        let group = Group { share: intake.share(), trouble: intake.trouble() };
+        let group = Group {
+            share: intake.share(),
+            trouble: intake.trouble(),
+            is_needed: self.parts.progress.is_live(plan.consumer()),
+        };
         self.groups.lock().insert(plan.consumer().to_owned(), group);
         for partition in partitions {
             let (starter, plan, share) = (self.clone(), plan.clone(), intake.share());
+            let (here, stop) = (running.tasks.token(), running.stop.clone());
             let name = format!("{} on partition {partition}", plan.consumer());
             self.supervisor.spawn(name, async move {
-                let (clock, stop) = (starter.parts.clock.clone(), starter.supervisor.signal());
+                let (_here, clock) = (here, starter.parts.clock.clone());
                 let run = |release| starter.while_mine(&plan, partition, release);
                 membership::tend(partition, share, &*clock, stop, run).await
             });
         }
-        let stop = self.supervisor.signal();
-        self.supervisor.spawn(format!("messages of {}", plan.consumer()), intake.run(stop));
+        let (here, stop) = (running.tasks.token(), running.stop.clone());
+        self.supervisor.spawn(format!("messages of {}", plan.consumer()), async move {
+            let _here = here;
+            intake.run(stop).await
+        });
     }
 
     async fn while_mine(
@@ -301,11 +371,11 @@ impl Starter {
     }
 
     fn follow_others(&self, objects: Arc<dyn ObjectStore>) {
-        let (progress, read_model, clock) =
-            (self.parts.progress.clone(), self.parts.read_model.clone(), self.parts.clock.clone());
+        let (progress, clock) = (self.parts.progress.clone(), self.parts.clock.clone());
+        let (read_model, builds) = (self.parts.read_model.clone(), self.builds.clone());
         let stop = self.supervisor.signal();
         self.supervisor.spawn("progress of other processes", async move {
-            membership::follow_others(progress, &*read_model, &*objects, &*clock, stop).await
+            membership::follow_others(progress, &*read_model, &*builds, &*objects, &*clock, stop).await
         });
     }
 
@@ -318,13 +388,31 @@ impl Starter {
                 let work = Worker::new(self.states.clone());
                 Ok(Consumer::open(options, self.parts.clone(), partition, work).await?.run(stop).boxed())
             }
-            Plan::Projector { consumer, handler, kind, .. } => {
+            Plan::Projector(each) => {
                 let attempts_max = self.config.projection_attempts_max;
-                let options = self.options(consumer, topics, attempts_max, PROJECTION_BATCHES_MAX);
-                let work = Projector { handler: handler.clone(), kind: kind.clone() };
+                let options = self.options(&each.consumer, topics, attempts_max, PROJECTION_BATCHES_MAX);
+                let work = Projector::new(&each.handler, each.kind.as_deref(), self.target(each).await);
                 Ok(Consumer::open(options, self.parts.clone(), partition, work).await?.run(stop).boxed())
             }
         }
+    }
+
+    /// What a projector writes, and the version that goes on with it when the active one writes something else.
+    async fn target(&self, each: &Projecting) -> Target {
+        let handlers = self.deployments.handlers();
+        let known = handlers.get(&each.handler).and_then(|of| of.builds.iter().find(|build| build.name == each.build));
+        let Some(build) = known else {
+            return Target { build: each.build.clone(), collections: Vec::new(), last: None };
+        };
+        let collections = build.collections.iter().map(|each| (each.name.clone(), each.revision)).collect();
+        let last = match self.deployments.component(build.digest).await {
+            Ok(handler) => Some(Arc::new(ActiveHandler { name: each.handler.as_str().into(), revision: 0, handler })),
+            Err(error) => {
+                tracing::warn!(consumer = each.consumer, %error, "the version that writes this build cannot be loaded");
+                None
+            }
+        };
+        Target { build: each.build.clone(), collections, last }
     }
 
     fn options(&self, consumer: &str, topics: Vec<String>, attempts_max: u32, batches_max: usize) -> consumer::Options {

@@ -14,6 +14,7 @@ use crate::port;
 use crate::port::clock::Clock;
 use crate::port::index::Index;
 use crate::port::read_model::ReadModel;
+use crate::port::read_model::builds::Builds;
 use crate::port::registry::{DeadLetters, Registry};
 
 /// How often a process asks whether another has finished opening the database they share.
@@ -151,6 +152,13 @@ impl Database {
         match self {
             Database::Sqlite(database) => database.dead_letters(),
             Database::Postgres(database) => database.dead_letters(),
+        }
+    }
+
+    pub fn builds(&self) -> Arc<dyn Builds> {
+        match self {
+            Database::Sqlite(database) => database.builds(),
+            Database::Postgres(database) => database.builds(),
         }
     }
 

@@ -7,12 +7,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::builds::note_stored;
 use crate::domain::Partition;
 use crate::error::{Classified as _, Kind};
 use crate::port::bus::Share;
 use crate::port::clock::Clock;
 use crate::port::object_store::ObjectStore;
 use crate::port::read_model::ReadModel;
+use crate::port::read_model::builds::Builds;
 use crate::relay;
 use crate::state::{self, Progress};
 
@@ -74,6 +76,7 @@ async fn until(share: &mut watch::Receiver<Share>, is_so: impl Fn(&Share) -> boo
 pub(super) async fn follow_others(
     progress: Progress,
     read_model: &dyn ReadModel,
+    builds: &dyn Builds,
     objects: &dyn ObjectStore,
     clock: &dyn Clock,
     stop: CancellationToken,
@@ -86,13 +89,8 @@ pub(super) async fn follow_others(
                 Err(error) => tracing::debug!(%error, "how far the relay of another process is, is not known"),
             }
         }
-        match read_model.checkpoints().await {
-            Ok(checkpoints) => {
-                for (consumer, partition, position) in checkpoints {
-                    progress.note_stored(&consumer, partition, position);
-                }
-            }
-            Err(error) => tracing::debug!(%error, "how far other processes are is not known"),
+        if let Err(error) = note_stored(builds, read_model, &progress).await {
+            tracing::debug!(%error, "how far other processes are is not known");
         }
         let wait = if progress.is_awaited() { LOOK_MIN } else { LOOK_MAX };
         tokio::select! {

@@ -8,13 +8,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::parts::Parts;
+use crate::deploy::Deployments;
 use crate::domain::{EventKind, Partition, Position, event_type};
 use crate::error::{Classified as _, Kind};
 use crate::event_store::{EventStore, Record};
 use crate::metrics::Metrics;
 use crate::port::clock::Clock;
 use crate::port::read_model::ReadModel;
-use crate::projection::LIVE;
+use crate::port::read_model::builds::{Build, Builds, State};
 use crate::replay::{self, Again, Checked, Decisions, Invariant, Load};
 use crate::sandbox::Catalog;
 use crate::state::{Parking, Progress};
@@ -30,6 +31,8 @@ pub struct Watch {
     events: EventStore,
     catalog: Arc<Catalog>,
     read_model: Arc<dyn ReadModel>,
+    builds: Arc<dyn Builds>,
+    deployments: Deployments,
     progress: Progress,
     parking: Parking,
     clock: Arc<dyn Clock>,
@@ -46,6 +49,8 @@ impl Watch {
             events: parts.events.clone(),
             catalog: parts.catalog.clone(),
             read_model: parts.read_model.clone(),
+            builds: parts.builds.clone(),
+            deployments: parts.deployments.clone(),
             progress: parts.progress.clone(),
             parking: parts.parking.clone(),
             clock: parts.clock.clone(),
@@ -71,19 +76,21 @@ impl Watch {
     async fn look(&mut self) -> Result<(), replay::Error> {
         let mut determinism = Checked::new(Invariant::Determinism);
         let mut reads = Checked::new(Invariant::ReadYourWrites);
+        let mut live = self.builds.builds().await?;
+        live.retain(|build| build.state == State::Live);
         for partition in 0..self.at.len() {
             let from = self.at[partition];
             let on = Partition(u16::try_from(partition).expect("partitions are counted by a u16"));
             // What every consumer of this process is past: decided, and projected.
             let settled =
-                self.progress.consumers().iter().filter(|one| one.partition == on).map(|one| one.position).min();
+                self.progress.settled().iter().filter(|one| one.partition == on).map(|one| one.position).min();
             let Some(settled) = settled.filter(|settled| *settled > from) else { continue };
             let mut decisions = Decisions::new(self.events.clone(), self.load.clone());
             let step = ((settled.0 - from.0) / PLACES).max(EVENTS_A_PLACE as u64);
             let mut place = from;
             while place < settled {
                 for record in self.events.read(on, place, EVENTS_A_PLACE).await? {
-                    self.judge(&record, &mut decisions, &mut determinism, &mut reads).await?;
+                    self.judge(&record, &live, &mut decisions, &mut determinism, &mut reads).await?;
                 }
                 place = Position(place.0 + step);
             }
@@ -97,6 +104,7 @@ impl Watch {
     async fn judge(
         &self,
         record: &Record,
+        live: &[Build],
         decisions: &mut Decisions,
         determinism: &mut Checked,
         reads: &mut Checked,
@@ -116,17 +124,24 @@ impl Watch {
             }
             return Ok(());
         }
-        let consumers = self.progress.consumers();
+        let consumers = self.progress.settled();
         let aside = consumers.iter().any(|one| {
-            self.parking.is_parked(&one.name, &record.aggregate)
-                || self.parking.is_discarded(&one.name, record.event_id)
+            self.parking.is_parked(&one.consumer, &record.aggregate)
+                || self.parking.is_discarded(&one.consumer, record.event_id)
         });
         if aside || event_type::is_host_outcome(&record.event_type) {
             return Ok(());
         }
         let together = self.catalog.active();
+        let handlers = self.deployments.handlers();
         for active in together.projection_handlers(record.aggregate.kind.as_str()) {
-            replay::seen(&self.events, &*self.read_model, LIVE, &together, active, record, reads).await?;
+            let wanted = handlers.get(&*active.name).and_then(|deployment| deployment.wanted_build());
+            // Until then readers see what another version writes.
+            if !wanted.is_some_and(|wanted| live.iter().any(|build| build.name == wanted.name)) {
+                reads.skipped += 1;
+                continue;
+            }
+            replay::seen(&self.events, &*self.read_model, &together, active, record, reads).await?;
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use crate::port::clock::Clock;
 use crate::port::object_store::ObjectStore;
 use crate::port::object_store::probe::probe;
 use crate::port::read_model::ReadModel;
+use crate::port::read_model::builds::Builds;
 use crate::port::registry::{DeadLetters, Owner, Registry};
 use crate::replay::Load;
 use crate::sandbox::{Catalog, Sandbox};
@@ -37,6 +38,7 @@ pub struct Parts {
     pub registry: Arc<dyn Registry>,
     pub letters: Arc<dyn DeadLetters>,
     pub read_model: Arc<dyn ReadModel>,
+    pub builds: Arc<dyn Builds>,
     pub bus: Arc<dyn Bus>,
     pub clock: Arc<dyn Clock>,
     pub catalog: Arc<Catalog>,
@@ -178,6 +180,7 @@ impl Opened {
             bus: bus::open(config, events.store_id(), events.partitions()).await?,
             owner: Owner { name: config.owner.clone(), run },
             read_model: database.read_model(),
+            builds: database.builds(),
             progress: Progress::default(),
             events,
             objects,

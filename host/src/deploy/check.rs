@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::fold::{Deployment, State, Version};
+use super::fold::{Deployment, State, Version, sorted};
 use super::reach::{Reader, reaches, takes};
 use super::record::{Contract, Finding, Manifest};
 use crate::domain::{AggregateType, Digest, event_topic, event_type};
@@ -126,21 +126,17 @@ pub fn candidate_refusals(name: &str, candidate: Candidate<'_>, all: &Handlers) 
 /// written otherwise than those that are there.
 pub fn upload_warnings(name: &str, candidate: Candidate<'_>, all: &Handlers) -> Vec<Finding> {
     let active = all.get(name).and_then(Deployment::active_version).filter(|_| projects(candidate.world));
-    let sorted = |manifest: &Manifest| {
-        let mut collections = manifest.collections.clone();
-        collections.sort_by(|one, other| one.name.cmp(&other.name));
-        collections
-    };
-    match active {
-        Some(active) if sorted(&active.manifest) != sorted(candidate.manifest) => vec![Finding::new(
+    let changes = |active: &&Version| sorted(&active.manifest.collections) != sorted(&candidate.manifest.collections);
+    match active.filter(changes) {
+        Some(active) => vec![Finding::new(
             "rebuild_needed",
             format!(
-                "its collections are not those of the active {name} {}: after the activation, what is stored stays as \
-                 that version wrote it, until `carryall rebuild` has all of it written anew",
+                "its collections are not those of the active {name} {}: after the activation, readers see what that \
+                 version writes until all of it is written anew",
                 active.version
             ),
         )],
-        _ => Vec::new(),
+        None => Vec::new(),
     }
 }
 

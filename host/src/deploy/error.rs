@@ -30,6 +30,9 @@ pub enum Error {
     /// There is no version to go back to.
     #[error("handler {name} has had no other version active before the present one")]
     NothingBefore { name: String },
+    /// What decides or upcasts writes no documents.
+    #[error("handler {name} is no active projection: there is nothing that it wrote")]
+    NothingToRebuild { name: String },
     /// Nobody verified the version, and the caller did not insist.
     #[error(
         "version {digest} of {name} has no green verification report: verify it, or activate it with \"force\": true, \
@@ -124,7 +127,7 @@ impl Classified for Error {
             Error::Incompatible { .. } => Kind::Rejected,
             Error::Reason { .. } => Kind::Invalid,
             Error::UnknownHandler { .. } | Error::UnknownDigest { .. } => Kind::NotFound,
-            Error::Revision { .. } | Error::NothingBefore { .. } => Kind::Conflict,
+            Error::Revision { .. } | Error::NothingBefore { .. } | Error::NothingToRebuild { .. } => Kind::Conflict,
             Error::DamagedComponent { .. } => Kind::Corrupt,
             Error::Contended { .. } | Error::Busy { .. } => Kind::Unavailable,
             Error::StoreUnknown { .. } => Kind::Unavailable,
@@ -152,6 +155,7 @@ impl Classified for Error {
             Error::UnknownDigest { .. } => "unknown_digest",
             Error::Revision { .. } => "revision_conflict",
             Error::NothingBefore { .. } => "nothing_to_roll_back_to",
+            Error::NothingToRebuild { .. } => "nothing_to_rebuild",
             Error::NotVerified { .. } => "verification_required",
             Error::Incompatible { .. } => "incompatible_handler",
             Error::DamagedComponent { .. } => "damaged_component",

@@ -2,11 +2,15 @@
 //! stops the fold, since a host that cannot read one entry of this history could decide nothing at all. An entry that
 //! cannot be understood changes nothing and stays visible in the history with the reason.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::record::{self, Activated, Finding, Manifest, Uploaded, Verified};
+use super::check;
+use super::record::{self, Activated, Collection, Finding, Manifest, RebuildAsked, Uploaded, Verified};
 use crate::domain::{Digest, Sequence, Timestamp};
+use crate::port::read_model::builds::later_build;
 
 /// One event of a `Handler` stream, as the fold needs it.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +84,21 @@ pub struct Entry {
     pub ignored: Option<String>,
 }
 
+/// What the versions of a projection with the same collections write, up to the next rebuild that is asked for
+/// (decision 0011). Its name follows from the history, as does everything here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    pub name: String,
+    /// In the order of their names.
+    pub collections: Vec<Collection>,
+    /// Rebuilds asked for before it.
+    pub rebuilds: u64,
+    /// The last of these versions that was active: who goes on writing it when another build is wanted.
+    pub digest: Digest,
+    /// Aggregate types that any of these versions projects.
+    pub kinds: BTreeSet<String>,
+}
+
 /// A handler, over all its versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
@@ -95,6 +114,10 @@ pub struct Deployment {
     pub versions: Vec<Version>,
     /// Oldest first.
     pub history: Vec<Entry>,
+    /// Of a projection: every build that was wanted once, in the order in which they first were.
+    pub builds: Vec<Build>,
+    /// Rebuilds asked for.
+    rebuilds: u64,
 }
 
 impl Deployment {
@@ -108,6 +131,8 @@ impl Deployment {
             active_since: None,
             versions: Vec::new(),
             history: Vec::new(),
+            builds: Vec::new(),
+            rebuilds: 0,
         }
     }
 
@@ -119,6 +144,31 @@ impl Deployment {
     /// The version that decides now.
     pub fn active_version(&self) -> Option<&Version> {
         self.active.and_then(|digest| self.version(digest))
+    }
+
+    /// The build that the active version of a projection writes, or is to write.
+    pub fn wanted_build(&self) -> Option<&Build> {
+        let active = self.active_version()?;
+        let collections = sorted(&active.manifest.collections);
+        self.builds.iter().find(|build| build.rebuilds == self.rebuilds && build.collections == collections)
+    }
+
+    /// Notes which build is wanted by now.
+    fn want(&mut self) {
+        let Some(active) = self.active_version().filter(|version| check::projects(&version.world)) else { return };
+        let (digest, kinds) = (active.digest, active.manifest.kinds.clone());
+        let (collections, rebuilds) = (sorted(&active.manifest.collections), self.rebuilds);
+        let of_these = |build: &&mut Build| build.rebuilds == rebuilds && build.collections == collections;
+        if let Some(build) = self.builds.iter_mut().find(of_these) {
+            build.digest = digest;
+            build.kinds.extend(kinds);
+            return;
+        }
+        let name = match self.builds.is_empty() {
+            true => self.name.clone(),
+            false => later_build(&self.name, &digest.to_string()[..12], rebuilds),
+        };
+        self.builds.push(Build { name, collections, rebuilds, digest, kinds: kinds.into_iter().collect() });
     }
 
     /// Where a version is on its way; `None` for a digest never uploaded.
@@ -157,6 +207,7 @@ pub fn step(deployment: &mut Deployment, fact: Fact<'_>) {
         record::UPLOADED => read::<Uploaded>(fact).and_then(|data| uploaded(deployment, fact, data)),
         record::VERIFIED => read::<Verified>(fact).and_then(|data| verified(deployment, fact, data)),
         record::ACTIVATED => read::<Activated>(fact).and_then(|data| activated(deployment, fact, data)),
+        record::REBUILD_ASKED => read::<RebuildAsked>(fact).map(|data| rebuild_asked(deployment, fact, data)),
         _ => Err("this host does not know this event type".into()),
     };
     let entry = entry.unwrap_or_else(|reason| Entry { ignored: Some(reason), ..entry_of(fact) });
@@ -203,6 +254,7 @@ fn activated(deployment: &mut Deployment, fact: Fact<'_>, data: Activated) -> Re
     deployment.revision += 1;
     deployment.active = Some(data.digest);
     deployment.active_since = Some(fact.at);
+    deployment.want();
     Ok(Entry {
         digest: Some(data.digest),
         revision: Some(deployment.revision),
@@ -211,6 +263,19 @@ fn activated(deployment: &mut Deployment, fact: Fact<'_>, data: Activated) -> Re
         previous,
         ..entry_of(fact)
     })
+}
+
+fn rebuild_asked(deployment: &mut Deployment, fact: Fact<'_>, data: RebuildAsked) -> Entry {
+    deployment.rebuilds += 1;
+    deployment.want();
+    Entry { digest: deployment.active, reason: data.reason, ..entry_of(fact) }
+}
+
+/// Collections in the order of their names, in which they compare.
+pub fn sorted(collections: &[Collection]) -> Vec<Collection> {
+    let mut sorted = collections.to_vec();
+    sorted.sort();
+    sorted
 }
 
 fn entry_of(fact: Fact<'_>) -> Entry {

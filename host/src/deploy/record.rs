@@ -20,6 +20,9 @@ pub const VERIFIED: &str = "HANDLER_VERIFIED";
 /// A version decides from here on; the one before it is retired.
 pub const ACTIVATED: &str = "HANDLER_ACTIVATED";
 
+/// An operator wants all that a projection writes written anew.
+pub const REBUILD_ASKED: &str = "HANDLER_REBUILD_ASKED";
+
 /// Data of [`UPLOADED`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Uploaded {
@@ -60,6 +63,13 @@ pub struct Activated {
     pub previous: Option<Digest>,
 }
 
+/// Data of [`REBUILD_ASKED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebuildAsked {
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
 /// What a component says about itself, as far as deployment decides by it. Schemas and mappings stay in the component.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -94,7 +104,7 @@ pub struct Contract {
 }
 
 /// A collection that a projection writes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Collection {
     pub name: String,
     #[serde(default)]
@@ -140,12 +150,13 @@ impl From<&sandbox::Description> for Manifest {
                 sandbox::Ordering::Aggregate => "aggregate".into(),
                 sandbox::Ordering::Partition => "partition".into(),
             },
-            collections: description
-                .collections
-                .iter()
-                .map(|c| Collection { name: c.name.clone(), revision: c.revision })
-                .collect(),
+            collections: collections(description),
             labels: description.labels.clone(),
         }
     }
+}
+
+/// The collections that a component writes.
+pub fn collections(description: &sandbox::Description) -> Vec<Collection> {
+    description.collections.iter().map(|c| Collection { name: c.name.clone(), revision: c.revision }).collect()
 }

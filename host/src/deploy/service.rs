@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit, watch};
 
 use super::check::{self, Ask, Candidate, Handlers, Judged};
 use super::components::{self, Components};
 use super::error::Error;
 use super::fold::{self, Deployment, Fact, State};
-use super::record::{self, Activated, Manifest, Uploaded};
+use super::record::{self, Activated, Manifest, RebuildAsked, Uploaded};
 use crate::codec::envelope::DomainDraft;
 use crate::codec::json::Json;
 use crate::domain::{Aggregate, Digest, Partition, Position, Sequence, event_topic};
@@ -59,6 +59,8 @@ pub(super) struct Inner {
     clock: Arc<dyn Clock>,
     /// Copy-on-write: readers keep the fold they took.
     handlers: RwLock<Arc<Handlers>>,
+    /// Counts what was folded.
+    changes: watch::Sender<u64>,
     /// Active handlers that do not serve, with the reason.
     trouble: RwLock<BTreeMap<String, Trouble>>,
     /// Serialises the changes of this process; other processes are met at the append.
@@ -110,6 +112,7 @@ impl Deployments {
                 catalog,
                 clock,
                 handlers: RwLock::default(),
+                changes: watch::Sender::new(0),
                 trouble: RwLock::default(),
                 turn: Mutex::default(),
                 uploads: Semaphore::new(UPLOADS_MAX),
@@ -199,6 +202,26 @@ impl Deployments {
         self.activate_seen(name, digest, expected, ask, actor).await
     }
 
+    /// Has everything that a projection writes written anew, beside what readers see (decision 0011). Gives the build.
+    pub async fn rebuild(&self, name: &str, reason: Option<String>, actor: &str) -> Result<fold::Build, Error> {
+        check_reason(reason.as_ref())?;
+        let _turn = self.inner.turn.lock().await;
+        for _ in 0..APPEND_ATTEMPTS_MAX {
+            let all = self.refresh().await?;
+            let deployment = all.get(name).ok_or_else(|| Error::UnknownHandler { name: name.into() })?;
+            let nothing = || Error::NothingToRebuild { name: name.into() };
+            deployment.wanted_build().ok_or_else(nothing)?;
+            let data = RebuildAsked { reason: reason.clone() };
+            if self.append(name, deployment.last, record::REBUILD_ASKED, &data, actor).await? {
+                let all = self.handlers();
+                let build = all.get(name).and_then(Deployment::wanted_build).ok_or_else(nothing)?;
+                tracing::info!(handler = name, build = build.name, actor, "a rebuild was asked for");
+                return Ok(build.clone());
+            }
+        }
+        Err(Error::Contended { name: name.into() })
+    }
+
     async fn activate_seen(
         &self,
         name: &str,
@@ -207,9 +230,7 @@ impl Deployments {
         ask: Ask,
         actor: &str,
     ) -> Result<Activation, Error> {
-        if let Some(bytes) = ask.reason.as_ref().map(String::len).filter(|bytes| *bytes > REASON_BYTES_MAX) {
-            return Err(Error::Reason { bytes, max: REASON_BYTES_MAX });
-        }
+        check_reason(ask.reason.as_ref())?;
         let _turn = self.inner.turn.lock().await;
         for _ in 0..APPEND_ATTEMPTS_MAX {
             let all = self.refresh().await?;
@@ -258,6 +279,11 @@ impl Deployments {
         self.inner.trouble.read().clone()
     }
 
+    /// Follows the fold: the number is new whenever something was folded.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
+    }
+
     /// The catalog this service writes.
     pub fn catalog(&self) -> &Arc<Catalog> {
         &self.inner.catalog
@@ -271,7 +297,7 @@ impl Deployments {
     }
 
     /// The fold as this process has it.
-    pub(super) fn handlers(&self) -> Arc<Handlers> {
+    pub fn handlers(&self) -> Arc<Handlers> {
         self.inner.handlers.read().clone()
     }
 
@@ -328,6 +354,7 @@ impl Deployments {
             };
             fold::step(deployment, fact);
         }
+        self.inner.changes.send_modify(|count| *count += 1);
         Ok(())
     }
 
@@ -474,6 +501,13 @@ fn activation(all: &Handlers, name: &str, digest: Digest, changed: Changed) -> A
         revision: deployment.revision,
         previous: deployment.before_active(),
         changed: changed == Changed::Yes,
+    }
+}
+
+fn check_reason(reason: Option<&String>) -> Result<(), Error> {
+    match reason.map(String::len) {
+        Some(bytes) if bytes > REASON_BYTES_MAX => Err(Error::Reason { bytes, max: REASON_BYTES_MAX }),
+        _ => Ok(()),
     }
 }
 

@@ -4,9 +4,11 @@
 
 pub mod process;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -44,6 +46,8 @@ struct Inner {
     cpu_seconds: Gauge,
     resident_bytes: IntGauge,
     resident_peak_bytes: IntGauge,
+    /// Consumers that are shown under another name.
+    shown: RwLock<HashMap<String, String>>,
 }
 
 /// Counters and lag of one consumer (`instance_worker`, `projection_worker:instance_events`, …).
@@ -179,6 +183,7 @@ impl Metrics {
             cpu_seconds: add.register(gauge("process_cpu_seconds_total", "CPU time of this process")),
             resident_bytes: add.register(level("process_resident_memory_bytes", "Resident memory")),
             resident_peak_bytes: add.register(level("process_resident_memory_peak_bytes", "Greatest so far")),
+            shown: RwLock::default(),
             registry,
         };
         Metrics(Arc::new(inner))
@@ -193,6 +198,26 @@ impl Metrics {
             lag_ms: Level(self.0.lag_ms.with_label_values(&[name])),
             lag_events: Level(self.0.lag_events.with_label_values(&[name])),
         }
+    }
+
+    /// Shows a consumer under another name from now on.
+    pub fn show_consumer(&self, name: &str, shown: &str) {
+        let known = self.0.shown.read().get(name).is_some_and(|known| known == shown);
+        if !known {
+            self.0.shown.write().insert(name.to_owned(), shown.to_owned());
+        }
+    }
+
+    /// Forgets a consumer that ended for good.
+    pub fn forget_consumer(&self, name: &str) {
+        for family in [&self.0.processed, &self.0.skipped, &self.0.failed] {
+            // It has no rows when nobody took its handles.
+            let _none = family.remove_label_values(&[name]);
+        }
+        for family in [&self.0.lag_ms, &self.0.lag_events] {
+            let _none = family.remove_label_values(&[name]);
+        }
+        self.0.shown.write().remove(name);
     }
 
     /// Handles of one call of one handler.
@@ -272,7 +297,15 @@ impl Metrics {
             self.0.resident_bytes.set(as_i64(usage.resident_bytes));
             self.0.resident_peak_bytes.set(as_i64(usage.resident_peak_bytes));
         }
-        TextEncoder::new().encode_to_string(&self.0.registry.gather()).expect("labels and names are UTF-8 text")
+        let mut families = self.0.registry.gather();
+        let shown = self.0.shown.read();
+        let labels = families.iter_mut().flat_map(|family| family.mut_metric()).flat_map(|row| row.mut_label());
+        for label in labels.filter(|label| !shown.is_empty() && label.name() == "handler") {
+            if let Some(name) = shown.get(label.value()) {
+                label.set_value(name.clone());
+            }
+        }
+        TextEncoder::new().encode_to_string(&families).expect("labels and names are UTF-8 text")
     }
 }
 

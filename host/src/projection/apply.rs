@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::LIVE;
 use crate::domain::{Aggregate, AggregateId, AggregateType, Position};
 use crate::error::{Classified, Kind};
 use crate::event_store::Record;
@@ -20,6 +19,7 @@ use crate::state::{Context, Error, Place, Presented, Upcasters, finished, offloa
 pub(super) struct Step<'a> {
     pub context: &'a Context,
     pub active: Arc<ActiveHandler>,
+    pub build: &'a str,
     pub batch: BatchNumber,
 }
 
@@ -144,7 +144,7 @@ impl Step<'_> {
                 keys.sort();
                 keys.dedup();
                 let documents: Vec<Document> =
-                    parts.read_model.documents(LIVE, &keys).await?.into_iter().flatten().collect();
+                    parts.read_model.documents(Some(self.build), &keys).await?.into_iter().flatten().collect();
                 let project = self.call(&records, move |_, presented| {
                     let fetched: Vec<FetchedDocument<'_>> =
                         documents.iter().map(|d| FetchedDocument { key: &d.key, body: d.body.get() }).collect();
@@ -181,7 +181,7 @@ impl Step<'_> {
         let finished: Vec<Finished> = items.iter().map(Item::finished).collect();
         let batch = Batch {
             consumer: &options.consumer,
-            build: LIVE,
+            build: self.build,
             owner: &parts.owner,
             events,
             finished: finished.clone(),

@@ -10,31 +10,70 @@ mod apply;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use crate::domain::{EventKind, event_type};
 use crate::event_store::Record;
-use crate::sandbox::ActiveHandler;
+use crate::sandbox::{ActiveHandler, Handler};
 use crate::state::{Batch, Context, Error, Work};
 
 #[cfg(test)]
 mod tests;
 
-/// Build of the read model that readers see.
-pub const LIVE: &str = "live";
+/// What a projector writes: everything that the versions of its handler with the same collections make (decision 0011).
+#[derive(Debug)]
+pub struct Target {
+    /// Build of the read model.
+    pub build: String,
+    /// Names and revisions of the collections of these versions, in the order of their names.
+    pub collections: Vec<(String, u32)>,
+    /// The last of them that was active, as far as it could be loaded: it goes on when another build is wanted.
+    pub last: Option<Arc<ActiveHandler>>,
+}
 
 /// Projects the events of one consumer.
 #[derive(Debug)]
 pub struct Projector {
     /// Name of the projection handler.
-    pub handler: String,
+    handler: String,
     /// Aggregate type it is limited to; `None`: every type that the handler lists in its kinds.
-    pub kind: Option<String>,
+    kind: Option<String>,
+    build: String,
+    collections: Vec<(String, u32)>,
+    last: Mutex<Option<Arc<ActiveHandler>>>,
 }
 
 impl Projector {
-    fn active(&self, context: &Context) -> Option<Arc<ActiveHandler>> {
-        context.parts.catalog.active().get(&self.handler).cloned()
+    /// A projector of the events of one aggregate type, or of every type that the handler lists.
+    pub fn new(handler: &str, kind: Option<&str>, target: Target) -> Projector {
+        Projector {
+            handler: handler.to_owned(),
+            kind: kind.map(str::to_owned),
+            build: target.build,
+            collections: target.collections,
+            last: Mutex::new(target.last),
+        }
     }
+
+    /// The version that writes this build: the active one, while its collections are those of the build.
+    fn active(&self, context: &Context) -> Option<Arc<ActiveHandler>> {
+        let together = context.parts.catalog.active();
+        let active = together.get(&self.handler)?;
+        let mut last = self.last.lock();
+        let known = last.as_ref().is_some_and(|last| Arc::ptr_eq(last, active));
+        if !known && collections(&active.handler) == self.collections {
+            *last = Some(active.clone());
+        }
+        last.clone()
+    }
+}
+
+/// Names and revisions of the collections that a handler writes, in the order of their names.
+pub fn collections(handler: &Handler) -> Vec<(String, u32)> {
+    let listed = handler.description().collections.iter();
+    let mut collections: Vec<_> = listed.map(|each| (each.name.clone(), each.revision)).collect();
+    collections.sort();
+    collections
 }
 
 #[async_trait]
@@ -58,6 +97,6 @@ impl Work for Projector {
         let mut records: Vec<Record> = batch.items.into_iter().flat_map(|item| item.records).collect();
         records.retain(|record| self.wants(context, record));
         records.sort_by_key(|record| record.position);
-        apply::Step { context, active, batch: batch.number }.handle(records).await
+        apply::Step { context, active, build: &self.build, batch: batch.number }.handle(records).await
     }
 }

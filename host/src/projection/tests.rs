@@ -7,12 +7,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::Position;
-use crate::sandbox::Handler;
 use crate::state::Consumer;
 use crate::state::consumer::{CHECKPOINT_INTERVAL, Options};
 use crate::state::parking::letter_id;
 use crate::tests::components::{NARROW_BYTES, component, narrow, sandbox, together};
-use crate::tests::{P0, Process, Store};
+use crate::tests::{BUILD, P0, Process, Store};
 
 const CONSUMER: &str = "account-projection:Account";
 const ACCOUNT: &str = "Account";
@@ -39,7 +38,8 @@ fn options() -> Options {
 }
 
 async fn projector_with(process: &Process, options: Options) -> Consumer<Projector> {
-    let projector = Projector { handler: "account-projection".into(), kind: Some(ACCOUNT.into()) };
+    let target = Target { build: BUILD.into(), collections: collections(&accounts()), last: None };
+    let projector = Projector::new("account-projection", Some(ACCOUNT), target);
     Consumer::open(options, process.parts(), P0, projector).await.unwrap()
 }
 
@@ -248,6 +248,23 @@ async fn an_event_whose_claim_was_lost_holds_the_checkpoint_back() {
     projector.settle(&process).await;
     assert_eq!(projector.checkpoint(), process.events.end(P0));
     assert_eq!(balance(&store, "a").await, Some(json!(0)));
+}
+
+#[tokio::test]
+async fn a_version_with_other_collections_writes_none_of_a_build() {
+    let store = Store::new();
+    let process = store.process(together([accounts()])).await;
+    let last = process.catalog.active().get("account-projection").cloned();
+    let target = Target { build: BUILD.into(), collections: collections(&accounts()), last };
+    let projector = Projector::new("account-projection", Some(ACCOUNT), target);
+    let mut projector = Consumer::open(options(), process.parts(), P0, projector).await.unwrap();
+    let other = sandbox().load(&crate::tests::components::abuse("accounts_mended")).unwrap();
+    process.catalog.replace(together([other]));
+    open(&process, "a").await;
+    deposit(&process, "a", json!(5)).await;
+    projector.settle(&process).await;
+    assert_eq!(balance(&store, "a").await, Some(json!(5)));
+    assert_eq!(store.document("owners", "a").await, None);
 }
 
 #[tokio::test]

@@ -22,6 +22,8 @@ pub struct Lag {
 #[derive(Debug, Clone)]
 pub struct Consumer {
     pub name: String,
+    /// Its name in claims and dead letters.
+    pub handler: String,
     pub partition: Partition,
     /// Everything below has had its effect.
     pub position: Position,
@@ -74,6 +76,7 @@ impl Service {
         Ok(Consumer {
             lag: self.lag(row.partition, row.position).await?,
             name: row.name,
+            handler: row.consumer,
             partition: row.partition,
             position: row.position,
             state: row.state,

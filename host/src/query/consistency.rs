@@ -135,7 +135,7 @@ impl Service {
 
     /// Every projection: which of them writes a collection is not known here.
     fn projections(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.sources.progress.consumers().into_iter().map(|row| row.name).collect();
+        let mut names: Vec<String> = self.sources.progress.settled().into_iter().map(|row| row.name).collect();
         names.dedup();
         names.retain(|name| !name.ends_with("_worker") && name != super::admin::RELAY);
         names

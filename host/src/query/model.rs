@@ -4,9 +4,6 @@ use super::{Error, Service, What};
 use crate::domain::{ClassName, DatabaseName, InstanceId};
 use crate::port::read_model::{Document, DocumentKey, Edge, Filter, Node, Query};
 
-/// The build of a projection that reads are served from.
-const LIVE: &str = "live";
-
 /// What a list is narrowed by.
 #[derive(Debug, Clone, Default)]
 pub struct Search {
@@ -65,13 +62,13 @@ impl Service {
         names.truncate(search.limit);
         let next = names.last().filter(|_| more).map(ToString::to_string);
         let keys: Vec<DocumentKey> = names.iter().map(|name| key("databases", name)).collect();
-        let found = self.sources.read_model.documents(LIVE, &keys).await?;
+        let found = self.sources.read_model.documents(None, &keys).await?;
         Ok(Documents { documents: found.into_iter().flatten().collect(), next })
     }
 
     /// One document of any collection.
     pub async fn document(&self, collection: &str, id: &str) -> Result<Option<Document>, Error> {
-        let found = self.sources.read_model.documents(LIVE, &[key(collection, id)]).await?;
+        let found = self.sources.read_model.documents(None, &[key(collection, id)]).await?;
         Ok(found.into_iter().next().flatten())
     }
 
@@ -85,7 +82,7 @@ impl Service {
     pub async fn list(&self, collection: &str, id_prefix: String, search: Search) -> Result<Documents, Error> {
         let limit = search.limit;
         let query = Query {
-            build: LIVE.into(),
+            build: None,
             collection: collection.into(),
             text: search.text,
             filters: search.filters,
@@ -109,7 +106,7 @@ impl Service {
         after: Option<&Edge>,
         limit: usize,
     ) -> Result<Vec<Edge>, Error> {
-        Ok(self.sources.read_model.edges(LIVE, node, outgoing, after, limit).await?)
+        Ok(self.sources.read_model.edges(None, node, outgoing, after, limit).await?)
     }
 }
 

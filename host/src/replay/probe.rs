@@ -15,7 +15,6 @@ use crate::state::{Upcasters, offload};
 pub async fn seen(
     events: &EventStore,
     read_model: &dyn ReadModel,
-    build: &str,
     together: &Active,
     active: &Arc<ActiveHandler>,
     record: &Record,
@@ -34,7 +33,7 @@ pub async fn seen(
         checked.skipped += 1;
         return Ok(());
     };
-    let fetched: Vec<Document> = read_model.documents(build, &keys).await?.into_iter().flatten().collect();
+    let fetched: Vec<Document> = read_model.documents(None, &keys).await?.into_iter().flatten().collect();
     let project = move |_: &Handler, event: &[RecordedEvent<'_>]| {
         let documents: Vec<FetchedDocument<'_>> =
             fetched.iter().map(|document| FetchedDocument { key: &document.key, body: document.body.get() }).collect();
@@ -56,7 +55,7 @@ pub async fn seen(
     for key in put {
         checked.checked += 1;
         let name = || format!("document/{}/{}", key.collection, key.id);
-        let found = read_model.documents(build, std::slice::from_ref(&key)).await?.pop().flatten();
+        let found = read_model.documents(None, std::slice::from_ref(&key)).await?.pop().flatten();
         match found {
             Some(document) if document.version >= record.sequence.0 => {}
             Some(document) => {

@@ -11,6 +11,7 @@ use super::*;
 use crate::codec::envelope::HandlerRef;
 use crate::domain::Aggregate;
 use crate::event_store::Record;
+use crate::port::read_model::builds::{Builds as _, Wanted};
 use crate::port::read_model::{Batch, Change, DocumentKey, EventChanges, MemoryReadModel, Node, ReadModel as _};
 use crate::port::registry::{MemoryRegistry, Owner};
 use crate::sandbox::Handler;
@@ -171,12 +172,14 @@ async fn model(documents: &[(&str, u64, &str)], edge: Option<&str>) -> MemoryRea
     let batch =
         Batch { consumer: "c", build: LIVE, owner: &owner, events, finished: Vec::new(), checkpoint: None, now };
     model.apply(batch).await.unwrap();
+    let collections = ["accounts".to_owned()];
+    model.begin(Wanted { name: LIVE, handler: "accounts", asked: 1, collections: &collections }).await.unwrap();
     model
 }
 
 async fn compared(live: &MemoryReadModel, fresh: &MemoryReadModel) -> (u64, Option<String>) {
     let mut checked = Checked::new(Invariant::Projection);
-    compare(live, fresh, LIVE, &["accounts".into()], &fresh.nodes(LIVE), &mut checked).await.unwrap();
+    compare(live, fresh, &["accounts".into()], &fresh.nodes(), &mut checked).await.unwrap();
     (checked.divergences, checked.first.map(|finding| format!("{} {}", finding.code, finding.key)))
 }
 

@@ -17,8 +17,8 @@ use crate::event_store::verify;
 use crate::port::index::Index as _;
 use crate::port::read_model::{DocumentKey, ReadModel as _};
 use crate::port::registry::{DeadLetter, DeadLetters as _};
-use crate::projection::LIVE;
 use crate::replay::{self, Again, Decisions};
+use crate::tests::BUILD;
 
 /// Commands that are decided again in each run, drawn among all.
 const DECIDED_AGAIN: usize = 5;
@@ -262,7 +262,7 @@ async fn documents(world: &World) -> Result<(), String> {
     let folded = decisions(&world.truth.lock())?;
     for id in ["a", "b"] {
         let key = DocumentKey { collection: "accounts".into(), id: id.into() };
-        let found = world.database.model.documents(LIVE, &[key]).await.unwrap().pop().flatten();
+        let found = world.database.model.documents(Some(BUILD), &[key]).await.unwrap().pop().flatten();
         let found: Option<Value> = found.map(|document| serde_json::from_str(document.body.get()).unwrap());
         let told = found.map(|document| {
             let number = |name: &str| document[name].as_u64().unwrap_or_default();

@@ -24,12 +24,13 @@ use crate::event_store::{self, EventStore};
 use crate::metrics::Metrics;
 use crate::port::clock::Clock;
 use crate::port::registry::Owner;
-use crate::projection::Projector;
+use crate::projection::{Projector, Target, collections};
 use crate::query;
 use crate::relay::{self, Relay};
 use crate::sandbox::Catalog;
 use crate::state::{Completions, Consumer, Intake, Parking, Progress, Snapshots, States, Work};
 use crate::state::{consumer, intake, snapshots};
+use crate::tests::BUILD;
 use crate::tests::components::sandbox;
 use crate::tests::database::Database;
 use crate::worker::Worker;
@@ -157,9 +158,12 @@ impl Services {
             let states = states.clone();
             consumers.join(consumer, topic, move || Worker::new(states.clone()));
         }
-        consumers.join(DOCUMENTS, "account_events", || Projector {
-            handler: "account-projection".into(),
-            kind: Some("Account".into()),
+        consumers.join(DOCUMENTS, "account_events", move || {
+            // All versions of it have the same collections.
+            let version = versions().iter().find(|version| version.name == "account-projection");
+            let collections = version.map(|version| collections(&version.handler)).unwrap_or_default();
+            let target = Target { build: BUILD.into(), collections, last: None };
+            Projector::new("account-projection", Some("Account"), target)
         });
         for partition in (0..world.partitions).map(Partition) {
             let (events, objects, bus) = (events.clone(), objects.clone(), bus.clone());

@@ -229,6 +229,12 @@ impl Parking {
         self.inner.parked.lock().len()
     }
 
+    /// Letters for which aggregates wait at these consumers.
+    pub fn of_consumers(&self, consumers: &[String]) -> Vec<Uuid> {
+        let parked = self.inner.parked.lock();
+        parked.values().filter(|letter| consumers.contains(&letter.handler)).map(|letter| letter.id).collect()
+    }
+
     /// Tells of aggregates that may go on. A receiver that lagged asks for [`Parking::unfinished`].
     pub fn releases(&self) -> broadcast::Receiver<Release> {
         self.inner.releases.subscribe()

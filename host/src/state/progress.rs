@@ -1,13 +1,14 @@
 //! How far consumers are, for consistency tokens, readiness and lag: those of this process as they go, those of others
 //! as they store it. In memory only; the durable checkpoints are in the database and move with the effects (I7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::domain::{Partition, Position, Timestamp};
+use crate::port::read_model::builds;
 
 /// What a consumer does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -28,7 +29,10 @@ pub enum ConsumerState {
 /// One consumer on one partition, as operators see it.
 #[derive(Debug, Clone)]
 pub struct ConsumerProgress {
+    /// For those whose build readers see, the plain name, whichever build that is.
     pub name: String,
+    /// As its claims and dead letters have it.
+    pub consumer: String,
     pub partition: Partition,
     /// Everything below has had its effect (or is parked).
     pub position: Position,
@@ -41,12 +45,29 @@ pub struct ConsumerProgress {
 #[derive(Debug, Default)]
 struct Table {
     rows: BTreeMap<(String, Partition), ConsumerProgress>,
+    /// By plain name, the consumer that writes what readers see, where that is not the one of the name.
+    live: HashMap<String, String>,
 }
 
 impl Table {
+    fn live<'a>(&'a self, name: &'a str) -> &'a str {
+        self.live.get(name).map_or(name, String::as_str)
+    }
+
+    /// A row by the name that readers and operators know.
+    fn shown(&self, row: &ConsumerProgress) -> ConsumerProgress {
+        let name = builds::plain(&row.consumer);
+        let name = match self.live(name) == row.consumer {
+            true => name.to_owned(),
+            false => builds::shown(&row.consumer),
+        };
+        ConsumerProgress { name, ..row.clone() }
+    }
+
     fn row(&mut self, consumer: &str, partition: Partition, state: ConsumerState) -> &mut ConsumerProgress {
         self.rows.entry((consumer.to_owned(), partition)).or_insert_with(|| ConsumerProgress {
             name: consumer.to_owned(),
+            consumer: consumer.to_owned(),
             partition,
             position: Position(0),
             state,
@@ -134,6 +155,13 @@ impl Progress {
         self.wake();
     }
 
+    /// Notes which consumer writes what readers see: it is asked for by its plain name.
+    pub fn set_live(&self, consumer: &str) {
+        let plain = builds::plain(consumer).to_owned();
+        self.table.write().live.insert(plain, consumer.to_owned());
+        self.wake();
+    }
+
     /// Moves a consumer's position forward.
     pub fn publish(&self, consumer: &str, partition: Partition, position: Position, at: Option<Timestamp>) {
         self.change(consumer, partition, |row| {
@@ -165,14 +193,30 @@ impl Progress {
         self.moved.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Position of a consumer, if it is known here.
-    pub fn get(&self, consumer: &str, partition: Partition) -> Option<Position> {
-        self.table.read().rows.get(&(consumer.to_owned(), partition)).map(|row| row.position)
+    /// Whether a consumer writes what readers see, or decides.
+    pub fn is_live(&self, consumer: &str) -> bool {
+        self.table.read().live(builds::plain(consumer)) == consumer
+    }
+
+    /// Position of the consumer that writes what readers see under a plain name, if it is known here.
+    pub fn get(&self, name: &str, partition: Partition) -> Option<Position> {
+        let table = self.table.read();
+        table.rows.get(&(table.live(name).to_owned(), partition)).map(|row| row.position)
     }
 
     /// Every consumer, by name and partition.
     pub fn consumers(&self) -> Vec<ConsumerProgress> {
-        self.table.read().rows.values().cloned().collect()
+        let table = self.table.read();
+        let mut shown: Vec<_> = table.rows.values().map(|row| table.shown(row)).collect();
+        shown.sort_by(|one, other| (&one.name, one.partition).cmp(&(&other.name, other.partition)));
+        shown
+    }
+
+    /// Every consumer that writes what readers see, or decides: all but those of builds on their way.
+    pub fn settled(&self) -> Vec<ConsumerProgress> {
+        let mut consumers = self.consumers();
+        consumers.retain(|row| builds::plain(&row.name) == row.name);
+        consumers
     }
 
     /// The smallest position of the consumers named, on a partition; `None` when one of them is not known here.

@@ -254,7 +254,7 @@ impl<W: Way> ReadModel for Database<W> {
             .await
     }
 
-    async fn documents(&self, build: &str, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
+    async fn documents(&self, build: Option<&str>, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
         let words = || format!("{:?}", keys.iter().map(|key| &key.id).collect::<Vec<_>>());
         self.0.call("documents", words, self.0.rows().model.documents(build, keys)).await
     }
@@ -265,7 +265,7 @@ impl<W: Way> ReadModel for Database<W> {
 
     async fn edges(
         &self,
-        build: &str,
+        build: Option<&str>,
         node: &Node,
         outgoing: bool,
         after: Option<&Edge>,

@@ -36,6 +36,9 @@ use failing::{Failing, Failures};
 /// Bytes of folded states that a process keeps.
 const STATES_BYTES_MAX: usize = 1 << 20;
 
+/// The build that projections write and tests read.
+pub const BUILD: &str = "build";
+
 /// The only partition.
 pub const P0: Partition = Partition(0);
 
@@ -138,7 +141,7 @@ impl Store {
 
     pub async fn document(&self, collection: &str, id: &str) -> Option<Value> {
         let key = DocumentKey { collection: collection.into(), id: id.into() };
-        let found = self.database.documents(crate::projection::LIVE, &[key]).await.unwrap().pop().flatten();
+        let found = self.database.documents(Some(BUILD), &[key]).await.unwrap().pop().flatten();
         found.map(|document| serde_json::from_str(document.body.get()).unwrap())
     }
 }

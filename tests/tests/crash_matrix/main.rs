@@ -6,6 +6,7 @@
 
 mod bulk;
 mod notebook;
+mod rebuild;
 mod shop;
 mod work;
 
@@ -70,6 +71,12 @@ const MATRIX: &[(&str, Kind, &[u64])] = &[
     ("deploy.after_store", Kind::Deploy, &[1]),
     ("deploy.after_append", Kind::Deploy, &[1, 2]),
     ("deploy.after_swap", Kind::Deploy, &[1, 2]),
+    ("build.after_begin", Kind::Rebuild, &[1]),
+    ("build.after_stop", Kind::Rebuild, &[1]),
+    ("build.before_take_over", Kind::Rebuild, &[1]),
+    ("build.after_take_over", Kind::Rebuild, &[1]),
+    ("build.before_drop", Kind::Rebuild, &[1]),
+    ("project.before", Kind::Rebuild, &[1]),
     ("put.after_link", Kind::FirstStart, &[1]),
     ("append.after_put", Kind::FirstStart, &[1, 4]),
     ("index.after_apply", Kind::FirstStart, &[1]),
@@ -129,7 +136,7 @@ impl Prepared {
         match kind {
             Kind::FirstStart => None,
             Kind::WithoutDatabase => Some(&self.without_database),
-            Kind::Shop | Kind::Kafka | Kind::Bulk | Kind::Notebook | Kind::Deploy => Some(&self.shop),
+            Kind::Shop | Kind::Kafka | Kind::Bulk | Kind::Notebook | Kind::Deploy | Kind::Rebuild => Some(&self.shop),
         }
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::bulk::Bulk;
 use crate::notebook::{Deploy, Notebook};
+use crate::rebuild::Rebuild;
 use crate::shop::Shopping;
 
 /// Which work.
@@ -24,6 +25,8 @@ pub enum Kind {
     Notebook,
     /// A version of a handler is uploaded and activated.
     Deploy,
+    /// What the bundled projection wrote is written anew.
+    Rebuild,
     /// As the shop, on a folder that holds nothing yet.
     FirstStart,
     /// As the shop, on a folder whose database is gone.
@@ -35,6 +38,7 @@ pub enum Work {
     Bulk(Bulk),
     Notebook(Notebook),
     Deploy(Deploy),
+    Rebuild(Rebuild),
 }
 
 impl Work {
@@ -45,6 +49,7 @@ impl Work {
             Kind::FirstStart => Work::Shop(Shopping::new(true)),
             Kind::Notebook => Work::Notebook(Notebook::new()),
             Kind::Deploy => Work::Deploy(Deploy::new()),
+            Kind::Rebuild => Work::Rebuild(Rebuild::new()),
         }
     }
 
@@ -55,6 +60,7 @@ impl Work {
             Work::Bulk(work) => work.run(client).await,
             Work::Notebook(work) => work.run(client).await,
             Work::Deploy(work) => work.run(client).await,
+            Work::Rebuild(work) => work.run(client).await,
         }
     }
 
@@ -66,6 +72,7 @@ impl Work {
             Work::Bulk(work) => work.run(&client).await,
             Work::Notebook(work) => work.run(&client).await,
             Work::Deploy(work) => work.run(&client).await,
+            Work::Rebuild(work) => work.finish(&client).await,
         }
     }
 
@@ -77,6 +84,7 @@ impl Work {
             Work::Bulk(work) => work.audit(&server.client(), &log).await?,
             Work::Notebook(work) => work.audit(&server.client(), &log).await?,
             Work::Deploy(work) => work.audit(&server.client(), &log).await?,
+            Work::Rebuild(work) => work.audit(&server.client(), &log).await?,
         }
         ensure!(log.undecided().is_empty(), "undecided commands are left: {:?}", log.undecided());
         // A guest's panic is an entry of the log; one of the host stands for itself.

@@ -23,7 +23,8 @@ const STORE: &str = "SELECT store_id FROM store";
 const IS_AT: &str =
     "SELECT 1 FROM log_watermarks WHERE partition = $1 AND segments = $2 AND next_position = $3 AND digest = $4";
 const RESET: &str = "TRUNCATE store, log_watermarks, log_segments, log_events, processed_events, aggregate_versions, \
-     consumer_checkpoints, dead_letters, documents, graph_nodes, graph_edge_sets, graph_edges";
+     consumer_checkpoints, dead_letters, projection_builds, live_collections, documents, graph_nodes, graph_edge_sets, \
+     graph_edges";
 const BIND: &str = "INSERT INTO store VALUES (1, $1)";
 
 // Whoever moves the watermark writes the rows; the other finds it moved and writes nothing.

@@ -10,6 +10,7 @@
 //! from it (`WITH asked AS MATERIALIZED`), also the part that is the same for all: there is then no other way to its
 //! rows than to seek each, whatever the planner believes of the table.
 
+mod builds;
 mod connection;
 mod dead_letters;
 mod index;
@@ -36,6 +37,7 @@ use super::rows::{WHAT, corrupt};
 use crate::metrics::{Metrics, Sql};
 use crate::port::index::Index;
 use crate::port::read_model::ReadModel;
+use crate::port::read_model::builds::Builds;
 use crate::port::registry::{DeadLetters, Registry};
 use crate::port::{Error, Result};
 
@@ -114,6 +116,11 @@ RETURNING run";
 
     /// The dead letters.
     pub fn dead_letters(&self) -> Arc<dyn DeadLetters> {
+        Arc::new(self.clone())
+    }
+
+    /// The builds of the read model.
+    pub fn builds(&self) -> Arc<dyn Builds> {
         Arc::new(self.clone())
     }
 

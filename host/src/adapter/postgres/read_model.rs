@@ -158,7 +158,7 @@ impl ReadModel for Database {
         Err(Error::Unavailable { what: WHAT, reason })
     }
 
-    async fn documents(&self, build: &str, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
+    async fn documents(&self, build: Option<&str>, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
         search::documents(&self.inner.pool, build, keys).await
     }
 
@@ -168,7 +168,7 @@ impl ReadModel for Database {
 
     async fn edges(
         &self,
-        build: &str,
+        build: Option<&str>,
         node: &Node,
         outgoing: bool,
         after: Option<&Edge>,

@@ -1,14 +1,11 @@
 //! The read model's reads. SQL finds candidates by key, prefix and terms; what a filter means is decided by the one
 //! function that every read model uses.
 
-use std::sync::Arc;
-
-use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 
 use super::connection::{Arguments, Pool};
 use super::{get, terms, unsigned};
-use crate::adapter::rows::{aggregate, corrupt, limit, passes, search_step};
+use crate::adapter::rows::{self, corrupt, limit, passes, search_step};
 use crate::port::Result;
 use crate::port::read_model::{Document, DocumentKey, Edge, Node, Query, matching};
 
@@ -22,9 +19,11 @@ macro_rules! columns {
     };
 }
 
+// Without a build in $1 it is the one that readers see: found in the same statement, so that both are of one moment.
 const DOCUMENTS: &str = concat!(
     "WITH asked AS MATERIALIZED (
-    SELECT $1 AS build, a.* FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS a (collection, id, slot)
+    SELECT coalesce($1, (SELECT l.build FROM live_collections l WHERE l.collection = a.collection)) AS build, a.*
+      FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS a (collection, id, slot)
 )
 SELECT ",
     columns!(),
@@ -40,7 +39,8 @@ macro_rules! candidates {
             columns!(),
             "
   FROM documents d
- WHERE d.build = $1 AND d.collection = $2 AND d.id > $3 AND d.id >= $4 AND d.id < $5 AND d.body IS NOT NULL ",
+ WHERE d.build = coalesce($1, (SELECT l.build FROM live_collections l WHERE l.collection = $2))
+   AND d.collection = $2 AND d.id > $3 AND d.id >= $4 AND d.id < $5 AND d.body IS NOT NULL ",
             $and,
             " ORDER BY d.id LIMIT $6"
         )
@@ -50,23 +50,44 @@ macro_rules! candidates {
 const BY_KEY: &str = candidates!("");
 const BY_TERMS: &str = candidates!("AND d.terms @> $7::text[]");
 
-const OUTGOING: &str = "
-SELECT source_kind, source_id, predicate, target_kind, target_id FROM graph_edges
- WHERE build = $1 AND source_kind = $2 AND source_id = $3
-   AND (predicate, target_kind, target_id) > ($4, $5, $6)
- ORDER BY predicate, target_kind, target_id LIMIT $7";
+/// The edges of each build one after another, each no further than a page, in the order of all.
+macro_rules! edges {
+    ($and:literal, $order:literal) => {
+        concat!(
+            "
+SELECT DISTINCT e.*
+  FROM (SELECT $1::text WHERE $1::text IS NOT NULL
+        UNION ALL
+        SELECT name FROM projection_builds WHERE $1::text IS NULL AND state = 'live') AS seen (name)
+ CROSS JOIN LATERAL (
+    SELECT source_kind, source_id, predicate, target_kind, target_id FROM graph_edges
+     WHERE build = seen.name AND ",
+            $and,
+            " ORDER BY ",
+            $order,
+            " LIMIT $7) AS e
+ ORDER BY ",
+            $order,
+            " LIMIT $7"
+        )
+    };
+}
 
-const INCOMING: &str = "
-SELECT source_kind, source_id, predicate, target_kind, target_id FROM graph_edges
- WHERE build = $1 AND target_kind = $2 AND target_id = $3
-   AND (source_kind, source_id, predicate) > ($4, $5, $6)
- ORDER BY source_kind, source_id, predicate LIMIT $7";
+const OUTGOING: &str = edges!(
+    "source_kind = $2 AND source_id = $3 AND (predicate, target_kind, target_id) > ($4, $5, $6)",
+    "predicate, target_kind, target_id"
+);
+
+const INCOMING: &str = edges!(
+    "target_kind = $2 AND target_id = $3 AND (source_kind, source_id, predicate) > ($4, $5, $6)",
+    "source_kind, source_id, predicate"
+);
 
 /// Statements that run for every command, read or write, for the test of their plans.
 #[cfg(test)]
 pub(super) const BUSY_SQL: &[&str] = &[DOCUMENTS, BY_KEY, BY_TERMS, OUTGOING, INCOMING];
 
-pub(super) async fn documents(pool: &Pool, build: &str, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
+pub(super) async fn documents(pool: &Pool, build: Option<&str>, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }
@@ -93,7 +114,7 @@ pub(super) async fn search(pool: &Pool, query: &Query) -> Result<Vec<Document>> 
     let mut after = query.after.clone().unwrap_or_default();
     while found.len() < query.limit {
         let arguments = Arguments::default()
-            .with(query.build.as_str())
+            .with(query.build.as_deref())
             .with(query.collection.as_str())
             .with(after)
             .with(query.id_prefix.as_str())
@@ -120,7 +141,7 @@ pub(super) async fn search(pool: &Pool, query: &Query) -> Result<Vec<Document>> 
 
 pub(super) async fn edges(
     pool: &Pool,
-    build: &str,
+    build: Option<&str>,
     node: &Node,
     outgoing: bool,
     after: Option<&Edge>,
@@ -140,22 +161,11 @@ pub(super) async fn edges(
         .with(after[2])
         .with(limit(count));
     let rows = pool.read(if outgoing { OUTGOING } else { INCOMING }, arguments).await?;
-    let edge = |row: &PgRow| {
-        Ok(Edge {
-            source: Node { kind: get(row, 0)?, id: get(row, 1)? },
-            predicate: get(row, 2)?,
-            target: Node { kind: get(row, 3)?, id: get(row, 4)? },
-        })
-    };
+    let edge = |row: &PgRow| Ok(rows::edge([get(row, 0)?, get(row, 1)?, get(row, 2)?, get(row, 3)?, get(row, 4)?]));
     rows.iter().map(edge).collect()
 }
 
 fn document(row: &PgRow) -> Result<Document> {
-    let body: String = get(row, 5)?;
-    Ok(Document {
-        key: DocumentKey { collection: get(row, 0)?, id: get(row, 1)? },
-        body: Arc::from(RawValue::from_string(body).map_err(|_| corrupt("a document is no JSON"))?),
-        owner: aggregate(get(row, 2)?, get(row, 3)?)?,
-        version: unsigned(row, 4)?,
-    })
+    let (key, owner) = ((get(row, 0)?, get(row, 1)?), (get(row, 2)?, get(row, 3)?));
+    rows::document(key, owner, unsigned(row, 4)?, get(row, 5)?)
 }

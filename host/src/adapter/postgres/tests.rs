@@ -227,7 +227,7 @@ async fn a_batch_dropped_half_way_is_done_whole_or_not_at_all() {
         let done = loop {
             tokio::time::sleep(Duration::from_millis(10)).await;
             let before = is_done().await;
-            let written = database.documents("live", std::slice::from_ref(&key)).await.unwrap()[0].is_some();
+            let written = database.documents(Some("live"), std::slice::from_ref(&key)).await.unwrap()[0].is_some();
             let moved = database.checkpoints().await.unwrap().first().is_some_and(|(_, _, at)| at.0 == n);
             if is_done().await == before {
                 assert_eq!((written, moved), (before, before), "batch {n}");
@@ -280,7 +280,9 @@ async fn statements_of_the_busy_path_seek_and_never_walk() {
         connection.execute("DEALLOCATE busy").await.unwrap();
         // Sought by the whole key: what all rows of a consumer or build have in common is no way to one of them.
         let walks = ["Seq Scan on", "Cond: (handler = ", "Cond: (build = "];
-        let walks = plan.iter().any(|line| walks.iter().any(|walk| line.contains(walk)));
+        // There are as many live builds as projections.
+        let large = plan.iter().filter(|line| !line.contains("projection_builds"));
+        let walks = large.into_iter().any(|line| walks.iter().any(|walk| line.contains(walk)));
         assert!(!walks, "{sql}\n{}", plan.join("\n"));
     }
 }

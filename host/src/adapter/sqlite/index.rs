@@ -28,6 +28,8 @@ DELETE FROM processed_events;
 DELETE FROM aggregate_versions;
 DELETE FROM consumer_checkpoints;
 DELETE FROM dead_letters;
+DELETE FROM projection_builds;
+DELETE FROM live_collections;
 DELETE FROM documents;
 INSERT INTO documents_text (documents_text) VALUES ('delete-all');
 DELETE FROM graph_nodes;

@@ -362,6 +362,13 @@ impl Ledger {
         some.for_each(|consumer| consumer.unfinished = None);
     }
 
+    /// Forgets everything of consumers whose build is being dropped.
+    pub(super) fn drop_consumers(&mut self, consumers: &[String]) {
+        for dropped in consumers.iter().filter_map(|name| self.consumers.remove(name)) {
+            self.ended -= dropped.rows.values().filter(|(row, _)| !row.is_open()).count();
+        }
+    }
+
     /// Forgets claims that the table shows done.
     pub(super) fn done_already(&mut self, handler: &str, ids: &HashSet<Uuid>) {
         if let Some(consumer) = self.consumers.get_mut(handler) {

@@ -7,6 +7,7 @@
 //! preparation whatever the number of rows. Parameters are named `$1`, `$2` …, since unnamed ones are counted on over
 //! the statements of a string.
 
+mod builds;
 mod connection;
 mod dead_letters;
 mod index;
@@ -29,6 +30,7 @@ use self::connection::{Readers, Writer};
 use super::rows::{WHAT, corrupt, int, limit};
 use crate::port::index::Index;
 use crate::port::read_model::ReadModel;
+use crate::port::read_model::builds::Builds;
 use crate::port::registry::{DeadLetters, Registry};
 use crate::port::{Error, Result};
 
@@ -114,6 +116,11 @@ impl Database {
 
     /// The dead letters.
     pub fn dead_letters(&self) -> Arc<dyn DeadLetters> {
+        Arc::new(self.clone())
+    }
+
+    /// The builds of the read model.
+    pub fn builds(&self) -> Arc<dyn Builds> {
         Arc::new(self.clone())
     }
 

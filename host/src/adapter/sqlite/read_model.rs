@@ -145,7 +145,7 @@ impl ReadModel for Database {
         Ok(AppliedBatch { fenced, foreign })
     }
 
-    async fn documents(&self, build: &str, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
+    async fn documents(&self, build: Option<&str>, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
         search::documents(self, build, keys).await
     }
 
@@ -155,7 +155,7 @@ impl ReadModel for Database {
 
     async fn edges(
         &self,
-        build: &str,
+        build: Option<&str>,
         node: &Node,
         outgoing: bool,
         after: Option<&Edge>,

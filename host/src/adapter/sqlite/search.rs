@@ -4,34 +4,41 @@
 //! Words are indexed lazily: writing a document only marks it, and a search for words first brings the marked ones into
 //! the index, in steps. So the write path pays nothing for full text, and a search misses nothing written before it.
 
-use std::sync::Arc;
-
 use serde_json::Value;
-use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
 
 use super::connection::Arguments;
 use super::{Database, corrupt, failed, get, json, limit, unsigned};
-use crate::adapter::rows::{aggregate, passes, search_step};
+use crate::adapter::rows::{self, passes, search_step};
 use crate::port::Result;
 use crate::port::read_model::{Document, DocumentKey, Edge, Filter, Node, Operator, Query, matching};
 
 /// Documents whose words one transaction indexes: some ten milliseconds of the one writer.
 const TEXT_STEP: usize = 500;
 
+// Without a build in $1 it is the one that readers see: found in the same statement, so that both are of one moment.
 const DOCUMENTS: &str = "
 SELECT d.collection, d.id, d.owner_type, d.owner_id, d.version, d.body, j.key
   FROM jsonb_each($2) j CROSS JOIN documents d
- WHERE d.build = $1 AND d.collection = j.value ->> 0 AND d.id = j.value ->> 1 AND d.body IS NOT NULL";
+ WHERE d.build = coalesce($1, (SELECT l.build FROM live_collections l WHERE l.collection = j.value ->> 0))
+   AND d.collection = j.value ->> 0 AND d.id = j.value ->> 1 AND d.body IS NOT NULL";
+
+macro_rules! build {
+    () => {
+        "coalesce($1, (SELECT l.build FROM live_collections l WHERE l.collection = $2))"
+    };
+}
 
 macro_rules! candidates {
-    ($from:literal) => {
+    ($($from:expr),*) => {
         concat!(
             "
 SELECT d.collection, d.id, d.owner_type, d.owner_id, d.version, d.body FROM ",
-            $from,
+            $($from,)*
             "
-   AND d.build = $1 AND d.collection = $2 AND d.id > $3 AND d.id >= $4 AND d.id < coalesce($5, x'')
+   AND d.build = ",
+            build!(),
+            " AND d.collection = $2 AND d.id > $3 AND d.id >= $4 AND d.id < coalesce($5, x'')
    AND d.body IS NOT NULL AND ($6 IS NULL OR json_extract(d.body, $6) = $7)
  ORDER BY d.id LIMIT $8"
         )
@@ -40,8 +47,11 @@ SELECT d.collection, d.id, d.owner_type, d.owner_id, d.version, d.body FROM ",
 
 // A blob is above every text, so `x''` is no upper end.
 const BY_KEY: &str = candidates!("documents d WHERE true");
-const BY_WORDS: &str =
-    candidates!("documents_text t CROSS JOIN documents d WHERE t.documents_text MATCH $9 AND d.number = t.rowid");
+const BY_WORDS: &str = candidates!(
+    "documents_text t CROSS JOIN documents d WHERE t.documents_text MATCH 'scope : \"b' || hex(",
+    build!(),
+    ") || 'c' || hex($2) || '\" AND words : (' || $9 || ')' AND d.number = t.rowid"
+);
 
 const STALE_TEXT: &str = "SELECT EXISTS (SELECT 1 FROM documents WHERE text_is_stale = 1)";
 
@@ -60,17 +70,44 @@ UPDATE documents SET text_is_stale = 0
 RETURNING number;
 COMMIT";
 
-const OUTGOING: &str = "
-SELECT source_kind, source_id, predicate, target_kind, target_id FROM graph_edges
- WHERE build = $1 AND source_kind = $2 AND source_id = $3
-   AND ($4 IS NULL OR (predicate, target_kind, target_id) > ($6, $7, $8))
- ORDER BY predicate, target_kind, target_id LIMIT $9";
+/// The edges of each build one after another, each no further than a page, in the order of all.
+macro_rules! edges {
+    ($and:literal, $order:literal) => {
+        concat!(
+            "
+WITH seen (name) AS (
+    SELECT $1 WHERE $1 IS NOT NULL
+    UNION ALL
+    SELECT name FROM projection_builds WHERE $1 IS NULL AND state = 'live'
+)
+SELECT DISTINCT j.value ->> 0 AS source_kind, j.value ->> 1 AS source_id, j.value ->> 2 AS predicate,
+       j.value ->> 3 AS target_kind, j.value ->> 4 AS target_id
+  FROM seen CROSS JOIN json_each((
+    SELECT json_group_array(json_array(source_kind, source_id, predicate, target_kind, target_id)) FROM (
+        SELECT source_kind, source_id, predicate, target_kind, target_id FROM graph_edges
+         WHERE build = seen.name AND ",
+            $and,
+            " ORDER BY ",
+            $order,
+            " LIMIT $9))) j
+ ORDER BY ",
+            $order,
+            " LIMIT $9"
+        )
+    };
+}
 
-const INCOMING: &str = "
-SELECT source_kind, source_id, predicate, target_kind, target_id FROM graph_edges
- WHERE build = $1 AND target_kind = $2 AND target_id = $3
-   AND ($4 IS NULL OR (source_kind, source_id, predicate) > ($4, $5, $6))
- ORDER BY source_kind, source_id, predicate LIMIT $9";
+const OUTGOING: &str = edges!(
+    "source_kind = $2 AND source_id = $3
+           AND ($4 IS NULL OR (predicate, target_kind, target_id) > ($6, $7, $8))",
+    "predicate, target_kind, target_id"
+);
+
+const INCOMING: &str = edges!(
+    "target_kind = $2 AND target_id = $3
+           AND ($4 IS NULL OR (source_kind, source_id, predicate) > ($4, $5, $6))",
+    "source_kind, source_id, predicate"
+);
 
 /// Strings of statements that run for every command, read or write, for the test of their plans.
 #[cfg(test)]
@@ -89,9 +126,13 @@ impl Database {
     }
 }
 
-pub(super) async fn documents(database: &Database, build: &str, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
+pub(super) async fn documents(
+    database: &Database,
+    build: Option<&str>,
+    keys: &[DocumentKey],
+) -> Result<Vec<Option<Document>>> {
     let rows: Vec<_> = keys.iter().map(|key| (&key.collection, &key.id)).collect();
-    let arguments = Arguments::default().with(build.to_owned()).with(json(&rows));
+    let arguments = Arguments::default().with(build.map(str::to_owned)).with(json(&rows));
     let mut found = vec![None; keys.len()];
     for row in &database.inner.readers.run(DOCUMENTS, arguments).await.map_err(failed)? {
         let slot = usize::try_from(get::<i64>(row, 6)?).ok().and_then(|slot| found.get_mut(slot));
@@ -126,8 +167,7 @@ pub(super) async fn search(database: &Database, query: &Query) -> Result<Vec<Doc
         let rows = if words.is_empty() {
             database.inner.readers.run(BY_KEY, arguments).await
         } else {
-            let expression = match_expression(&query.build, &query.collection, &words);
-            database.inner.readers.run(BY_WORDS, arguments.with(expression)).await
+            database.inner.readers.run(BY_WORDS, arguments.with(quoted(&words))).await
         }
         .map_err(failed)?;
         for row in &rows {
@@ -157,16 +197,14 @@ fn simple(filter: &Filter) -> Option<(String, Value)> {
 }
 
 /// Words are runs of letters and digits, and quoted: nothing a user types is an operator.
-fn match_expression(build: &str, collection: &str, words: &[String]) -> String {
-    use super::Hex;
+fn quoted(words: &[String]) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
-    let scope = format!("b{}c{}", Hex(build.as_bytes()), Hex(collection.as_bytes()));
-    format!("scope : \"{scope}\" AND words : ({})", quoted.join(" AND "))
+    quoted.join(" AND ")
 }
 
 pub(super) async fn edges(
     database: &Database,
-    build: &str,
+    build: Option<&str>,
     node: &Node,
     outgoing: bool,
     after: Option<&Edge>,
@@ -174,7 +212,7 @@ pub(super) async fn edges(
 ) -> Result<Vec<Edge>> {
     let text = |part: fn(&Edge) -> &String| after.map(|edge| part(edge).clone());
     let arguments = Arguments::default()
-        .with(build.to_owned())
+        .with(build.map(str::to_owned))
         .with(node.kind.clone())
         .with(node.id.clone())
         .with(text(|edge| &edge.source.kind))
@@ -184,22 +222,11 @@ pub(super) async fn edges(
         .with(text(|edge| &edge.target.id))
         .with(limit(count));
     let rows = database.inner.readers.run(if outgoing { OUTGOING } else { INCOMING }, arguments).await;
-    let edge = |row: &SqliteRow| {
-        Ok(Edge {
-            source: Node { kind: get(row, 0)?, id: get(row, 1)? },
-            predicate: get(row, 2)?,
-            target: Node { kind: get(row, 3)?, id: get(row, 4)? },
-        })
-    };
+    let edge = |row: &SqliteRow| Ok(rows::edge([get(row, 0)?, get(row, 1)?, get(row, 2)?, get(row, 3)?, get(row, 4)?]));
     rows.map_err(failed)?.iter().map(edge).collect()
 }
 
 fn document(row: &SqliteRow) -> Result<Document> {
-    let body: String = get(row, 5)?;
-    Ok(Document {
-        key: DocumentKey { collection: get(row, 0)?, id: get(row, 1)? },
-        body: Arc::from(RawValue::from_string(body).map_err(|_| corrupt("a document is no JSON"))?),
-        owner: aggregate(get(row, 2)?, get(row, 3)?)?,
-        version: unsigned(row, 4)?,
-    })
+    let (key, owner) = ((get(row, 0)?, get(row, 1)?), (get(row, 2)?, get(row, 3)?));
+    rows::document(key, owner, unsigned(row, 4)?, get(row, 5)?)
 }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::host::{Host, Wish};
 use crate::domain::{Aggregate, Timestamp};
+use crate::port::read_model::builds::{Builds as _, Wanted};
 use crate::port::read_model::{Batch, Change, DocumentKey, EventChanges, Node, ReadModel as _};
 use crate::port::registry::Owner;
 
@@ -36,6 +37,9 @@ async fn host() -> Host {
     let (finished, checkpoint) = (Vec::new(), None);
     let batch = Batch { consumer: "c", build: "live", owner: &owner, events, finished, checkpoint, now: Timestamp(0) };
     host.read_model.apply(batch).await.unwrap();
+    let collections = ["instances".to_owned()];
+    let wanted = Wanted { name: "live", handler: "projection", asked: 1, collections: &collections };
+    host.read_model.begin(wanted).await.unwrap();
     host
 }
 

@@ -63,6 +63,15 @@ pub(in crate::cli) enum Action {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Have all that a projection writes written anew, while readers see what is there.
+    Rebuild {
+        name: String,
+        /// Why; it is recorded.
+        #[arg(long)]
+        reason: Option<String>,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// Handlers of a host; with a name, its versions and history.
     List {
         name: Option<String>,
@@ -148,6 +157,14 @@ pub(in crate::cli) fn run(action: Action, output: &mut Output) -> Result<Done, F
             alone(async {
                 let path = format!("/admin/v1/handlers/{}/rollback", escape(&name));
                 output.result(&client.post(&path, &how.body()).await?, deployed_text)?;
+                Ok(Done::Well)
+            })?;
+        }
+        Action::Rebuild { name, reason, remote } => {
+            let client = remote.client()?;
+            alone(async {
+                let path = format!("/admin/v1/handlers/{}/rebuild", escape(&name));
+                output.result(&client.post(&path, &json!({"reason": reason})).await?, deployed_text)?;
                 Ok(Done::Well)
             })?;
         }
@@ -309,7 +326,7 @@ fn finding_text(finding: &Value) -> String {
 
 fn deployed_text(value: &Value) -> String {
     let mut parts = Vec::new();
-    for field in ["name", "version", "state", "revision", "digest", "active"] {
+    for field in ["name", "version", "state", "revision", "digest", "active", "build"] {
         if !value[field].is_null() {
             parts.push(format!("{field} {}", cell(&value[field])));
         }

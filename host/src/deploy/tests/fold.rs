@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{account, activated, digest, uploaded};
+use super::{account, activated, digest, statements, uploaded};
 use crate::deploy::fold::{Deployment, Fact, State, fold, step};
 use crate::deploy::record;
 use crate::domain::{Sequence, Timestamp};
@@ -127,4 +127,35 @@ proptest! {
         let counted = whole.history.iter().filter_map(|entry| entry.revision).collect::<Vec<_>>();
         prop_assert_eq!(counted, (1..=whole.revision).collect::<Vec<_>>());
     }
+}
+
+/// A projection whose collection has this revision.
+fn projection(n: u8, revision: u32) -> (&'static str, Value) {
+    let mut manifest = statements(&["1"], "statements");
+    manifest.collections[0].revision = revision;
+    (record::UPLOADED, uploaded(digest(n), &format!("{n}.0.0"), "projection-handler", &manifest))
+}
+
+#[test]
+fn versions_with_the_same_collections_write_one_build() {
+    let uploads = [projection(1, 1), projection(2, 1), projection(3, 2)];
+    let after = |steps: &[(&'static str, Value)]| folded(&[&uploads, steps].concat());
+    let wanted =
+        |steps: &[(&'static str, Value)]| after(steps).wanted_build().map(|build| (build.name.clone(), build.digest));
+    let rebuild = (record::REBUILD_ASKED, json!({"reason": "a doubt"}));
+    assert_eq!(wanted(&[]), None);
+    let first = || "account".to_owned();
+    assert_eq!(wanted(&[activate(1, 1)]), Some((first(), digest(1))));
+    assert_eq!(wanted(&[activate(1, 1), activate(2, 2)]), Some((first(), digest(2))));
+    let third = [activate(1, 1), activate(3, 2)];
+    assert_eq!(wanted(&third), Some(("account@030303030303".into(), digest(3))));
+    assert_eq!(after(&third).builds[0].digest, digest(1), "who goes on until the other takes over");
+    assert_eq!(wanted(&[activate(1, 1), activate(3, 2), activate(2, 3)]), Some((first(), digest(2))));
+    let again = [activate(1, 1), rebuild.clone()];
+    assert_eq!(wanted(&again), Some(("account@010101010101.1".into(), digest(1))));
+    let other = [activate(1, 1), rebuild.clone(), activate(2, 2)];
+    assert_eq!(wanted(&other), Some(("account@010101010101.1".into(), digest(2))), "the collections are the same");
+    let twice = [activate(1, 1), rebuild.clone(), activate(3, 2), rebuild.clone(), rebuild];
+    assert_eq!(wanted(&twice), Some(("account@030303030303.3".into(), digest(3))));
+    assert_eq!(folded(&[upload(1), activate(1, 1)]).wanted_build(), None, "what decides writes no documents");
 }

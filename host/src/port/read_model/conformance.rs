@@ -11,12 +11,14 @@ use super::{AppliedBatch, Batch, Change, DocumentKey, Edge, EventChanges, Filter
 use crate::domain::{Aggregate, Partition, Position, Sequence, Timestamp};
 use crate::port::registry::{Claim, ClaimFilter, Claimed, Finished, Owner, Registry};
 
+pub mod builds;
+
 const CONSUMER: &str = "projection_worker:account_events";
 const LIVE: &str = "live";
 const T0: Timestamp = Timestamp(1_765_929_600_000);
 
 /// Runs all of it.
-pub async fn all<M: ReadModel, R: Registry>(empty: impl AsyncFn() -> (M, R)) {
+pub async fn all<M: builds::Model, R: Registry>(empty: impl AsyncFn() -> (M, R)) {
     a_batch_is_applied_once_with_its_claims(&empty().await).await;
     a_stale_write_changes_nothing(&empty().await).await;
     the_last_write_of_an_event_counts(&empty().await).await;
@@ -33,6 +35,7 @@ pub async fn all<M: ReadModel, R: Registry>(empty: impl AsyncFn() -> (M, R)) {
     documents_are_filtered_by_fields(&empty().await).await;
     searches_are_paged_in_byte_order(&empty().await).await;
     texts_are_kept_to_the_byte(&empty().await).await;
+    builds::all(empty).await;
 }
 
 fn owner() -> Owner {
@@ -79,7 +82,7 @@ async fn applied(model: &impl ReadModel, events: Vec<EventChanges>) {
 }
 
 async fn body(model: &impl ReadModel, id: &str) -> Option<Value> {
-    let found = model.documents(LIVE, &[key(id)]).await.unwrap().remove(0)?;
+    let found = model.documents(Some(LIVE), &[key(id)]).await.unwrap().remove(0)?;
     Some(serde_json::from_str(found.body.get()).unwrap())
 }
 
@@ -124,7 +127,7 @@ async fn a_batch_is_applied_once_with_its_claims((model, registry): &Both<impl R
     let result = model.apply(whole.clone()).await.unwrap();
     assert!(result.fenced.is_empty() && result.foreign.is_empty());
     assert_eq!(body(model, "a").await, Some(json!({"n": 2})));
-    let found = model.documents(LIVE, &[key("none"), key("a2"), key("a2")]).await.unwrap();
+    let found = model.documents(Some(LIVE), &[key("none"), key("a2"), key("a2")]).await.unwrap();
     assert!(found[0].is_none());
     let document = found[2].as_ref().unwrap();
     assert_eq!((&document.owner, document.version, &document.key), (&aggregate("a"), 2, &key("a2")));
@@ -146,7 +149,7 @@ async fn a_stale_write_changes_nothing((model, _): &Both<impl ReadModel, impl Re
     applied(model, vec![event("a", 4, vec![put("a", &json!(4)), Change::Remove { key: key("a") }, edges("four")])])
         .await;
     assert_eq!(body(model, "a").await, Some(json!(5)));
-    let found = model.edges(LIVE, &node("a"), true, None, 10).await.unwrap();
+    let found = model.edges(Some(LIVE), &node("a"), true, None, 10).await.unwrap();
     assert_eq!(found.iter().map(|edge| edge.target.id.as_str()).collect::<Vec<_>>(), ["five"]);
     // Out of order within one batch.
     applied(model, vec![event("a", 7, vec![put("a", &json!(7))]), event("a", 6, vec![put("a", &json!(6))])]).await;
@@ -198,7 +201,7 @@ async fn any_order_of_events_leaves_what_the_right_order_leaves((model, _): &Bot
             applied(model, vec![events[*place].clone()]).await;
         }
         assert_eq!(body(model, &id).await, Some(json!(4)), "{places:?}");
-        let found = model.edges(LIVE, &node(&id), true, None, 10).await.unwrap();
+        let found = model.edges(Some(LIVE), &node(&id), true, None, 10).await.unwrap();
         assert_eq!(found.iter().map(|edge| edge.target.id.as_str()).collect::<Vec<_>>(), ["four"], "{places:?}");
     }
 }
@@ -282,7 +285,7 @@ async fn builds_are_apart((model, _): &Both<impl ReadModel, impl Registry>) {
     };
     assert!(model.apply(other).await.unwrap().foreign.is_empty());
     assert_eq!(body(model, "a").await, Some(json!({"t": "live word"})));
-    let there = Query { build: "accounts@0123456789ab".into(), text: Some("word".into()), ..query() };
+    let there = Query { build: Some("accounts@0123456789ab".into()), text: Some("word".into()), ..query() };
     let found = model.search(&there).await.unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].owner, aggregate("b"));
@@ -308,18 +311,18 @@ async fn edges_are_replaced_as_sets_and_found_from_both_ends((model, _): &Both<i
     )
     .await;
     let from_a = [edge("a", "knows", "z"), edge("a", "owns", "x"), edge("a", "owns", "y")];
-    assert_eq!(model.edges(LIVE, &node("a"), true, None, 10).await.unwrap(), from_a);
-    assert_eq!(model.edges(LIVE, &node("a"), true, Some(&from_a[0]), 1).await.unwrap(), from_a[1..2]);
+    assert_eq!(model.edges(Some(LIVE), &node("a"), true, None, 10).await.unwrap(), from_a);
+    assert_eq!(model.edges(Some(LIVE), &node("a"), true, Some(&from_a[0]), 1).await.unwrap(), from_a[1..2]);
     let to_x = [edge("a", "owns", "x"), edge("b", "owns", "x")];
-    assert_eq!(model.edges(LIVE, &node("x"), false, None, 10).await.unwrap(), to_x);
-    assert_eq!(model.edges(LIVE, &node("x"), false, Some(&to_x[0]), 10).await.unwrap(), to_x[1..]);
-    assert!(model.edges("other", &node("a"), true, None, 10).await.unwrap().is_empty());
+    assert_eq!(model.edges(Some(LIVE), &node("x"), false, None, 10).await.unwrap(), to_x);
+    assert_eq!(model.edges(Some(LIVE), &node("x"), false, Some(&to_x[0]), 10).await.unwrap(), to_x[1..]);
+    assert!(model.edges(Some("other"), &node("a"), true, None, 10).await.unwrap().is_empty());
     applied(model, vec![event("a", 2, vec![set("a", "owns", &["w"]), set("a", "knows", &[])])]).await;
-    assert_eq!(model.edges(LIVE, &node("a"), true, None, 10).await.unwrap(), [edge("a", "owns", "w")]);
-    assert_eq!(model.edges(LIVE, &node("x"), false, None, 10).await.unwrap(), to_x[1..]);
+    assert_eq!(model.edges(Some(LIVE), &node("a"), true, None, 10).await.unwrap(), [edge("a", "owns", "w")]);
+    assert_eq!(model.edges(Some(LIVE), &node("x"), false, None, 10).await.unwrap(), to_x[1..]);
     // The emptied set remembers its version.
     applied(model, vec![event("a", 1, vec![set("a", "knows", &["z"])])]).await;
-    assert!(model.edges(LIVE, &node("z"), false, None, 10).await.unwrap().is_empty());
+    assert!(model.edges(Some(LIVE), &node("z"), false, None, 10).await.unwrap().is_empty());
 }
 
 async fn checkpoints_only_move_forward((model, _): &Both<impl ReadModel, impl Registry>) {
@@ -342,7 +345,7 @@ async fn checkpoints_only_move_forward((model, _): &Both<impl ReadModel, impl Re
 
 fn query() -> Query {
     Query {
-        build: LIVE.into(),
+        build: Some(LIVE.into()),
         collection: "accounts".into(),
         id_prefix: String::new(),
         text: None,
@@ -493,7 +496,7 @@ async fn texts_are_kept_to_the_byte((model, _): &Both<impl ReadModel, impl Regis
     let id = "quote\" ' back\\slash \u{1F600}";
     let body = Arc::from(RawValue::from_string(raw.into()).unwrap());
     applied(model, vec![event("a", 1, vec![Change::Put { key: key(id), body }])]).await;
-    let found = model.documents(LIVE, &[key(id)]).await.unwrap().remove(0).unwrap();
+    let found = model.documents(Some(LIVE), &[key(id)]).await.unwrap().remove(0).unwrap();
     assert_eq!((found.body.get(), found.key.id.as_str()), (raw, id));
     assert_eq!(ids(model, query()).await, [id]);
 }

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::builds::{self, Builds, Wanted};
 use super::plan::{Plan, Write, belongs, document_words, edges_words, node_words};
 use super::{AppliedBatch, Batch, Document, DocumentKey, Edge, EventChanges, Node, Query, ReadModel, matching};
 use crate::domain::{Aggregate, Partition, Position};
@@ -25,6 +26,9 @@ pub struct MemoryReadModel {
 struct State {
     builds: HashMap<String, Build>,
     checkpoints: BTreeMap<(String, Partition), Position>,
+    known: BTreeMap<String, builds::Build>,
+    /// By collection, the build that readers see.
+    live: HashMap<String, String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -60,12 +64,12 @@ impl MemoryReadModel {
         *self.state.lock() = state;
     }
 
-    /// The nodes of a build, in no particular order: what a comparison asks another read model for.
-    pub fn nodes(&self, build: &str) -> Vec<Node> {
+    /// The nodes of the builds that readers see, in no particular order: what a comparison asks another read model for.
+    pub fn nodes(&self) -> Vec<Node> {
         let state = self.state.lock();
-        let Some(build) = state.builds.get(build) else { return Vec::new() };
         let there = |row: &Option<Row<bool>>| row.as_ref().is_some_and(|row| row.value);
-        build.nodes.iter().filter(|(_, row)| there(row)).map(|(node, _)| node.clone()).collect()
+        let all = state.seen(None).flat_map(|build| &build.nodes);
+        all.filter(|(_, row)| there(row)).map(|(node, _)| node.clone()).collect()
     }
 }
 
@@ -91,16 +95,18 @@ impl ReadModel for MemoryReadModel {
         Ok(AppliedBatch { fenced, foreign })
     }
 
-    async fn documents(&self, build: &str, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
+    async fn documents(&self, build: Option<&str>, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
         let state = self.state.lock();
-        let rows = state.builds.get(build).map(|build| &build.documents);
-        Ok(keys.iter().map(|key| rows.and_then(|rows| document(key, rows.get(key)?))).collect())
+        let found = |key| document(key, state.of_collection(build, &key.collection)?.documents.get(key)?);
+        Ok(keys.iter().map(found).collect())
     }
 
     async fn search(&self, query: &Query) -> Result<Vec<Document>> {
         let words: Vec<String> = query.text.as_deref().map(|text| matching::words(text).collect()).unwrap_or_default();
         let state = self.state.lock();
-        let Some(build) = state.builds.get(&query.build) else { return Ok(Vec::new()) };
+        let Some(build) = state.of_collection(query.build.as_deref(), &query.collection) else {
+            return Ok(Vec::new());
+        };
         let mut found = Vec::new();
         for (key, row) in &build.documents {
             let in_range = key.collection == query.collection
@@ -120,7 +126,7 @@ impl ReadModel for MemoryReadModel {
 
     async fn edges(
         &self,
-        build: &str,
+        build: Option<&str>,
         node: &Node,
         outgoing: bool,
         after: Option<&Edge>,
@@ -135,7 +141,7 @@ impl ReadModel for MemoryReadModel {
             }
         };
         let state = self.state.lock();
-        let sets = state.builds.get(build).into_iter().flat_map(|build| &build.edges);
+        let sets = state.seen(build).flat_map(|build| &build.edges);
         let mut found: Vec<Edge> = sets
             .flat_map(|((source, predicate), row)| {
                 let edge = |target: &Node| Edge {
@@ -165,7 +171,101 @@ impl ReadModel for MemoryReadModel {
     }
 }
 
+#[async_trait]
+impl Builds for MemoryReadModel {
+    async fn builds(&self) -> Result<Vec<builds::Build>> {
+        Ok(self.state.lock().known.values().cloned().collect())
+    }
+
+    async fn begin(&self, wanted: Wanted<'_>) -> Result<()> {
+        let state = &mut *self.state.lock();
+        let of_handler = |is: &[builds::State]| {
+            state.known.values().any(|build| build.handler == wanted.handler && is.contains(&build.state))
+        };
+        if state.known.contains_key(wanted.name) || of_handler(&[builds::State::Building, builds::State::Taking]) {
+            return Ok(());
+        }
+        let is_first = !of_handler(&[builds::State::Live]);
+        let now = if is_first { builds::State::Live } else { builds::State::Building };
+        let (name, handler) = (wanted.name.to_owned(), wanted.handler.to_owned());
+        state.known.insert(name.clone(), builds::Build { name, handler, state: now, asked: wanted.asked });
+        if is_first {
+            state.show(wanted);
+        }
+        Ok(())
+    }
+
+    async fn turn(&self, name: &str, from: builds::State, to: builds::State) -> Result<bool> {
+        let state = &mut *self.state.lock();
+        let build = state.known.get_mut(name).filter(|build| build.state == from && from != builds::State::Live);
+        Ok(build.map(|build| build.state = to).is_some())
+    }
+
+    async fn take_over(&self, wanted: Wanted<'_>, successors: &[(String, String)]) -> Result<bool> {
+        let state = &mut *self.state.lock();
+        let is_behind = |(old, new): &(String, String)| {
+            let of_old = state.checkpoints.iter().filter(|((consumer, _), _)| consumer == old);
+            let of_new = |partition| state.checkpoints.get(&(new.clone(), partition)).copied().unwrap_or_default();
+            of_old.into_iter().any(|((_, partition), at)| of_new(*partition) < *at)
+        };
+        let taking = state.known.get(wanted.name).is_some_and(|build| build.state == builds::State::Taking);
+        if !taking || successors.iter().any(is_behind) {
+            return Ok(false);
+        }
+        for build in state.known.values_mut().filter(|build| build.handler == wanted.handler) {
+            match build.state {
+                _ if build.name == wanted.name => build.state = builds::State::Live,
+                builds::State::Live => {
+                    build.state = builds::State::Dropping;
+                    state.live.retain(|_, shown| *shown != build.name);
+                }
+                _ => {}
+            }
+        }
+        state.show(wanted);
+        Ok(true)
+    }
+
+    async fn drop_some(&self, name: &str, consumers: &[String], limit: usize) -> Result<bool> {
+        let state = &mut *self.state.lock();
+        if state.known.get(name).is_some_and(|build| build.state != builds::State::Dropping) {
+            return Ok(false);
+        }
+        let mut left = self.registry.forget(consumers, limit);
+        if let Some(build) = state.builds.get_mut(name) {
+            let documents: Vec<_> = build.documents.keys().take(limit).cloned().collect();
+            let nodes: Vec<_> = build.nodes.keys().take(limit).cloned().collect();
+            let edges: Vec<_> = build.edges.keys().take(limit).cloned().collect();
+            left |= !(documents.is_empty() && nodes.is_empty() && edges.is_empty());
+            documents.iter().for_each(|key| drop(build.documents.remove(key)));
+            nodes.iter().for_each(|node| drop(build.nodes.remove(node)));
+            edges.iter().for_each(|set| drop(build.edges.remove(set)));
+        }
+        state.checkpoints.retain(|(consumer, _), _| !consumers.contains(consumer));
+        if !left {
+            state.builds.remove(name);
+            state.known.remove(name);
+        }
+        Ok(!left)
+    }
+}
+
 impl State {
+    fn show(&mut self, wanted: Wanted<'_>) {
+        self.live.extend(wanted.collections.iter().map(|each| (each.clone(), wanted.name.to_owned())));
+    }
+
+    /// The build named, or the one that readers see of a collection.
+    fn of_collection(&self, build: Option<&str>, collection: &str) -> Option<&Build> {
+        self.builds.get(build.or_else(|| self.live.get(collection).map(String::as_str))?)
+    }
+
+    /// The build named, or all that readers see.
+    fn seen<'a>(&'a self, build: Option<&'a str>) -> impl Iterator<Item = &'a Build> {
+        let live = self.known.values().filter(move |known| build.is_none() && known.state == builds::State::Live);
+        build.into_iter().chain(live.map(|known| known.name.as_str())).filter_map(|name| self.builds.get(name))
+    }
+
     fn advance(&mut self, consumer: &str, partition: Partition, position: Position) {
         let checkpoint = self.checkpoints.entry((consumer.to_owned(), partition)).or_default();
         *checkpoint = position.max(*checkpoint);

@@ -2,6 +2,7 @@
 //! projections; every row remembers the aggregate that owns it and the sequence that wrote it, so that a stale write
 //! changes nothing.
 
+pub mod builds;
 pub mod matching;
 pub mod memory;
 pub mod plan;
@@ -89,7 +90,7 @@ pub struct EventChanges {
 pub struct Batch<'a> {
     /// Consumer name, such as `projection_worker:instance_events`.
     pub consumer: &'a str,
-    /// Build of the projection that is written: `live`, or `{name}@{digest12}` while one is being built.
+    /// Build of the projection that is written.
     pub build: &'a str,
     pub owner: &'a Owner,
     pub events: Vec<EventChanges>,
@@ -134,7 +135,8 @@ pub struct Filter {
 /// A search over one collection.
 #[derive(Debug, Clone)]
 pub struct Query {
-    pub build: String,
+    /// `None`: the build of the collection that readers see.
+    pub build: Option<String>,
     pub collection: String,
     /// Ids begin with this.
     pub id_prefix: String,
@@ -160,14 +162,15 @@ pub trait ReadModel: Send + Sync + std::fmt::Debug {
     /// Applies a batch in one transaction together with its claims and its checkpoint (I6, I7). A write with a version
     /// not above the stored one of the same owner changes nothing.
     async fn apply(&self, batch: Batch<'_>) -> Result<AppliedBatch>;
-    /// Documents by key, in the order asked.
-    async fn documents(&self, build: &str, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>>;
+    /// Documents by key, in the order asked, of one build; `None`: of those that readers see.
+    async fn documents(&self, build: Option<&str>, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>>;
     /// Documents that match, ordered by id.
     async fn search(&self, query: &Query) -> Result<Vec<Document>>;
-    /// Edges that leave (`outgoing`) or reach a node, ordered, after one, at most `limit`.
+    /// Edges that leave (`outgoing`) or reach a node, ordered, after one, at most `limit`, in one build; `None`: in all
+    /// that readers see.
     async fn edges(
         &self,
-        build: &str,
+        build: Option<&str>,
         node: &Node,
         outgoing: bool,
         after: Option<&Edge>,

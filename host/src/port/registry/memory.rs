@@ -85,6 +85,17 @@ impl MemoryRegistry {
         lost
     }
 
+    /// Forgets rows and versions of consumers, at most `limit` of each sort; gives whether there were some.
+    pub(crate) fn forget(&self, handlers: &[String], limit: usize) -> bool {
+        let state = &mut *self.state.lock();
+        let rows: Vec<_> = state.rows.keys().filter(|(name, _)| handlers.contains(name)).take(limit).cloned().collect();
+        let mine = state.versions.keys().filter(|(name, _)| handlers.contains(name));
+        let versions: Vec<_> = mine.take(limit).cloned().collect();
+        state.rows.retain(|key, _| !rows.contains(key));
+        state.versions.retain(|key, _| !versions.contains(key));
+        !(rows.is_empty() && versions.is_empty())
+    }
+
     /// The claims of these that are not ours.
     pub(crate) fn lost(&self, handler: &str, owner: &Owner, finished: &[Finished]) -> HashSet<Uuid> {
         let state = self.state.lock();

@@ -1,0 +1,384 @@
+//! Keeps the builds of projections as the deployment history wants them (decision 0011): begins the one that is wanted
+//! beside the one that readers see, lets it take over when it has caught up, and deletes what nobody sees any more.
+//!
+//! What is under way is in the read model, and everything here is safe to repeat: a process that dies goes on at its
+//! next start, and several processes may do the same at the same time. Nothing is promised by a pause: whether a build
+//! may take over is decided in the transaction that moves the pointer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::parts::Parts;
+use crate::deploy::Deployments;
+use crate::deploy::fold::{self, Deployment};
+use crate::domain::{AggregateType, Partition, Position, event_topic};
+use crate::event_store::EventStore;
+use crate::failpoint;
+use crate::metrics::Metrics;
+use crate::port;
+use crate::port::clock::Clock;
+use crate::port::read_model::ReadModel;
+use crate::port::read_model::builds::{Build, Builds, State, Wanted, consumer_of, plain, shown};
+use crate::state::{self, Parking, Progress};
+
+/// Name of the bundled projection handler: its consumers have fixed names (contract §4).
+const BUNDLED_PROJECTION: &str = "projection";
+/// Events that a build may lack when the consumers of the live one are stopped for it: some batches, which it handles
+/// in a fraction of a second.
+const NEAR: u64 = 1_024;
+/// How long the consumers of the live build stand still for one that takes over; then they go on, and it is tried again
+/// after [`AGAIN`]: fresh reads wait meanwhile.
+const TAKING_MAX: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_secs(30);
+/// How long other processes have to see that a build takes over: they look every [`BUILDING`]. A consumer of the live
+/// build that goes on all the same loses nothing: the new one gets to its events by itself.
+const OTHERS_STOP: Duration = Duration::from_millis(600);
+/// Rows of each sort that one transaction deletes.
+const DROP_ROWS: usize = 1_000;
+/// How soon to look again while something is built, takes over, or is deleted.
+const BUILDING: Duration = Duration::from_millis(200);
+const TAKING: Duration = Duration::from_millis(20);
+const DROPPING: Duration = Duration::from_millis(20);
+/// Who releases the dead letters of a build that is deleted, in the log.
+const ACTOR: &str = "system";
+
+/// A consumer that writes a build.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Projecting {
+    pub consumer: String,
+    pub handler: String,
+    pub topic: String,
+    /// Aggregate type it is limited to.
+    pub kind: Option<String>,
+    pub build: String,
+}
+
+/// What is to run now, and when to look again at the latest.
+pub(super) struct Kept {
+    pub run: BTreeSet<Projecting>,
+    /// Consumers that are to be forgotten once they have ended.
+    pub gone: BTreeSet<String>,
+    pub again: Option<Duration>,
+}
+
+/// A build that takes over: since when, and the ends of the log when the consumers of the live one had stopped.
+struct Taking {
+    since: Duration,
+    ends: Option<Vec<Position>>,
+}
+
+/// See the module.
+pub(super) struct Keeper {
+    builds: Arc<dyn Builds>,
+    read_model: Arc<dyn ReadModel>,
+    deployments: Deployments,
+    events: EventStore,
+    parking: Parking,
+    progress: Progress,
+    metrics: Metrics,
+    clock: Arc<dyn Clock>,
+    /// How long it takes until nobody writes to a live build that is being succeeded.
+    stopping: Duration,
+    taking: BTreeMap<String, Taking>,
+    /// Builds that did not get there, and when they may try again.
+    later: BTreeMap<String, Duration>,
+}
+
+impl Keeper {
+    pub fn new(parts: &Parts) -> Keeper {
+        Keeper {
+            builds: parts.builds.clone(),
+            read_model: parts.read_model.clone(),
+            deployments: parts.deployments.clone(),
+            events: parts.events.clone(),
+            parking: parts.parking.clone(),
+            progress: parts.progress.clone(),
+            metrics: parts.metrics.clone(),
+            clock: parts.clock.clone(),
+            stopping: if parts.bus.follows_log() { Duration::ZERO } else { OTHERS_STOP },
+            taking: BTreeMap::new(),
+            later: BTreeMap::new(),
+        }
+    }
+
+    /// Begins and gives up builds, as the history wants; gives the consumers that are to run.
+    pub async fn keep(&mut self) -> Result<Kept, state::Error> {
+        let handlers = self.deployments.handlers();
+        let mut known = self.builds.builds().await?;
+        let mut changed = false;
+        for deployment in handlers.values() {
+            changed |= self.follow(deployment, &known).await?;
+        }
+        if changed {
+            known = self.builds.builds().await?;
+        }
+        let mut kept = Kept { run: BTreeSet::new(), gone: BTreeSet::new(), again: None };
+        for build in &known {
+            let Some((deployment, fold)) = find(&handlers, build) else { continue };
+            let taking = |other: &Build| other.handler == build.handler && other.state == State::Taking;
+            match build.state {
+                State::Live => {
+                    consumers(build, fold).iter().for_each(|consumer| self.show(consumer));
+                    if !known.iter().any(taking) {
+                        kept.run.extend(projecting(deployment, fold));
+                    }
+                }
+                State::Building | State::Taking => {
+                    let all = consumers(build, fold);
+                    all.iter().for_each(|consumer| self.metrics.show_consumer(consumer, &shown(consumer)));
+                    kept.run.extend(projecting(deployment, fold));
+                }
+                State::Dropping => kept.gone.extend(consumers(build, fold)),
+            }
+            let soon = match build.state {
+                State::Live => continue,
+                State::Building => BUILDING,
+                State::Taking => TAKING,
+                State::Dropping => DROPPING,
+            };
+            kept.again = Some(kept.again.map_or(soon, |again| again.min(soon)));
+        }
+        let begun = |of: &Deployment| {
+            of.wanted_build().is_none_or(|wanted| known.iter().any(|build| build.name == wanted.name))
+        };
+        if !handlers.values().all(begun) {
+            kept.again = Some(kept.again.map_or(BUILDING, |again| again.min(BUILDING)));
+        }
+        self.taking.retain(|name, _| known.iter().any(|build| build.name == *name && build.state == State::Taking));
+        Ok(kept)
+    }
+
+    /// Gets on with what is under way. Runs when the consumers that [`Keeper::keep`] named run, and no others.
+    pub async fn proceed(&mut self) -> Result<(), state::Error> {
+        let handlers = self.deployments.handlers();
+        for build in self.builds.builds().await? {
+            let Some((deployment, fold)) = find(&handlers, &build) else { continue };
+            match build.state {
+                State::Live => {}
+                State::Building => self.approach(&build, deployment, fold).await?,
+                State::Taking => self.take_over(&build, deployment, fold).await?,
+                State::Dropping => self.drop_some(&build, fold).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the builds of one projection follow its history; gives whether something changed.
+    async fn follow(&self, deployment: &Deployment, known: &[Build]) -> Result<bool, state::Error> {
+        let mine = || known.iter().filter(|build| build.handler == deployment.name);
+        let Some(wanted) = deployment.wanted_build() else { return Ok(false) };
+        // Another process knows more of the history.
+        if mine().any(|build| build.asked > deployment.last.0) {
+            return Ok(false);
+        }
+        let mut changed = false;
+        for build in mine().filter(|build| build.name != wanted.name) {
+            if matches!(build.state, State::Building | State::Taking) {
+                tracing::info!(build = build.name, wanted = wanted.name, "the unfinished build is given up");
+                changed |= self.builds.turn(&build.name, build.state, State::Dropping).await?;
+            }
+        }
+        if mine().any(|build| build.name == wanted.name) {
+            return Ok(changed);
+        }
+        // A process that slept may have written to an earlier build of this name after it was deleted.
+        if !self.builds.drop_some(&wanted.name, &all_consumers(&deployment.name, wanted), DROP_ROWS).await? {
+            return Ok(true);
+        }
+        let collections: Vec<String> = wanted.collections.iter().map(|each| each.name.clone()).collect();
+        let (name, handler, asked) = (&wanted.name, &deployment.name, deployment.last.0);
+        self.builds.begin(Wanted { name, handler, asked, collections: &collections }).await?;
+        failpoint::pass("build.after_begin");
+        tracing::info!(build = wanted.name, "a build of a projection begins");
+        Ok(true)
+    }
+
+    /// Lets a build take over when it has nearly caught up, and nothing of it is parked.
+    async fn approach(&mut self, build: &Build, of: &Deployment, fold: &fold::Build) -> Result<(), state::Error> {
+        let now = self.clock.monotonic();
+        if self.later.get(&build.name).is_some_and(|later| now < *later) || self.is_parked(of, fold) {
+            return Ok(());
+        }
+        let near = |partition, at: Position| at.0 + NEAR >= self.events.end(partition).0;
+        if self.all_at(of, fold, near) {
+            self.builds.turn(&build.name, State::Building, State::Taking).await?;
+            failpoint::pass("build.after_stop");
+        }
+        Ok(())
+    }
+
+    /// Moves the pointer once the build is past everything that the live one may have applied.
+    async fn take_over(&mut self, build: &Build, of: &Deployment, fold: &fold::Build) -> Result<(), state::Error> {
+        let now = self.clock.monotonic();
+        let ends: Vec<Position> = self.partitions().map(|partition| self.events.end(partition)).collect();
+        let taking = self.taking.entry(build.name.clone()).or_insert(Taking { since: now, ends: None });
+        if now.saturating_sub(taking.since) < self.stopping {
+            return Ok(());
+        }
+        let (since, ends) = (taking.since, taking.ends.get_or_insert(ends).clone());
+        if now.saturating_sub(since) > TAKING_MAX || self.is_parked(of, fold) {
+            tracing::warn!(build = build.name, "a build did not catch up in time; readers keep what they have");
+            self.later.insert(build.name.clone(), now + AGAIN);
+            self.builds.turn(&build.name, State::Taking, State::Building).await?;
+            return Ok(());
+        }
+        if !self.all_at(of, fold, |partition, at| at >= ends[usize::from(partition.0)]) {
+            return Ok(());
+        }
+        // What was handled without an effect is stored now and then only; the comparison is of what is stored.
+        let mine: BTreeSet<String> = projecting(of, fold).map(|each| each.consumer).collect();
+        for row in self.progress.consumers().iter().filter(|row| mine.contains(&row.consumer)) {
+            self.read_model.set_checkpoint(&row.consumer, row.partition, row.position).await?;
+        }
+        let successors = self.successors(build, of, &mine).await?;
+        let collections: Vec<String> = fold.collections.iter().map(|each| each.name.clone()).collect();
+        let (name, handler, asked) = (&build.name, &build.handler, build.asked);
+        failpoint::pass("build.before_take_over");
+        let wanted = Wanted { name, handler, asked, collections: &collections };
+        if self.builds.take_over(wanted, &successors).await? {
+            failpoint::pass("build.after_take_over");
+            mine.iter().for_each(|consumer| self.show(consumer));
+            tracing::info!(build = build.name, "readers see the new build");
+        }
+        Ok(())
+    }
+
+    /// The consumers of the live build with those that do the same for the one that takes over.
+    async fn successors(
+        &self,
+        build: &Build,
+        of: &Deployment,
+        mine: &BTreeSet<String>,
+    ) -> Result<Vec<(String, String)>, state::Error> {
+        let known = self.builds.builds().await?;
+        let live = known.iter().find(|other| other.handler == build.handler && other.state == State::Live);
+        let Some(fold) = live.and_then(|live| of.builds.iter().find(|fold| fold.name == live.name)) else {
+            return Ok(Vec::new());
+        };
+        let pairs = projecting(of, fold).map(|old| {
+            let new = consumer_of(&build.name, plain(&old.consumer));
+            (old.consumer, new)
+        });
+        Ok(pairs.filter(|(_, new)| mine.contains(new)).collect())
+    }
+
+    /// Deletes some of what nobody sees any more. What its consumers had set aside has its effect, or shall have none.
+    async fn drop_some(&self, build: &Build, fold: &fold::Build) -> Result<(), state::Error> {
+        let consumers = all_consumers(&build.handler, fold);
+        for letter in self.parking.of_consumers(&consumers) {
+            match self.parking.retry(letter, ACTOR).await {
+                // Another process, or an operator, came first.
+                Err(state::Error::NotParked { .. }) => {}
+                other => drop(other?),
+            }
+        }
+        failpoint::pass("build.before_drop");
+        if self.builds.drop_some(&build.name, &consumers, DROP_ROWS).await? {
+            tracing::info!(build = build.name, "the build is deleted");
+        }
+        Ok(())
+    }
+
+    fn show(&self, consumer: &str) {
+        self.progress.set_live(consumer);
+        self.metrics.show_consumer(consumer, plain(consumer));
+    }
+
+    fn is_parked(&self, of: &Deployment, fold: &fold::Build) -> bool {
+        !self.parking.of_consumers(&all_consumers(&of.name, fold)).is_empty()
+    }
+
+    /// Whether every consumer of a build is at such a position on every partition, as far as this process knows.
+    fn all_at(&self, of: &Deployment, fold: &fold::Build, is_there: impl Fn(Partition, Position) -> bool) -> bool {
+        let rows = self.progress.consumers();
+        let at = |consumer: &str, partition| {
+            rows.iter().find(|row| row.consumer == consumer && row.partition == partition).map(|row| row.position)
+        };
+        projecting(of, fold)
+            .all(|each| self.partitions().all(|on| is_there(on, at(&each.consumer, on).unwrap_or_default())))
+    }
+
+    fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
+        (0..self.events.partitions()).map(Partition)
+    }
+}
+
+fn find<'a>(handlers: &'a BTreeMap<String, Deployment>, build: &Build) -> Option<(&'a Deployment, &'a fold::Build)> {
+    let deployment = handlers.get(&build.handler)?;
+    deployment.builds.iter().find(|fold| fold.name == build.name).map(|fold| (deployment, fold))
+}
+
+/// Consumers of the version that writes a build.
+fn projecting<'a>(of: &'a Deployment, fold: &'a fold::Build) -> impl Iterator<Item = Projecting> + use<'a> {
+    let kinds = of.version(fold.digest).into_iter().flat_map(|version| &version.manifest.kinds);
+    kinds.filter_map(|kind| projecting_kind(&of.name, &fold.name, kind))
+}
+
+/// Consumers of all versions that wrote a build.
+fn all_consumers(handler: &str, fold: &fold::Build) -> Vec<String> {
+    let all: BTreeSet<String> = fold
+        .kinds
+        .iter()
+        .filter_map(|kind| projecting_kind(handler, &fold.name, kind))
+        .map(|each| each.consumer)
+        .collect();
+    all.into_iter().collect()
+}
+
+fn consumers(build: &Build, fold: &fold::Build) -> Vec<String> {
+    all_consumers(&build.handler, fold)
+}
+
+fn projecting_kind(handler: &str, build: &str, kind: &str) -> Option<Projecting> {
+    // The sandbox has judged the names in a manifest.
+    let topic = event_topic(&AggregateType::parse(kind).ok()?);
+    let bundled = handler == BUNDLED_PROJECTION;
+    let plain = if bundled { format!("projection_worker:{topic}") } else { format!("{handler}:{kind}") };
+    Some(Projecting {
+        consumer: consumer_of(build, &plain),
+        handler: handler.to_owned(),
+        topic,
+        kind: (!bundled).then(|| kind.to_owned()),
+        build: build.to_owned(),
+    })
+}
+
+/// The projection whose consumer has this plain name.
+fn handler_of(plain: &str) -> &str {
+    match plain.split_once(':') {
+        Some(("projection_worker", _)) => BUNDLED_PROJECTION,
+        Some((handler, _)) => handler,
+        None => plain,
+    }
+}
+
+/// Notes in a process that shares the read model how far the consumers of others are, and which of them write what
+/// readers see.
+pub(super) async fn note_stored(
+    builds: &dyn Builds,
+    read_model: &dyn ReadModel,
+    progress: &Progress,
+) -> port::Result<()> {
+    // Those that came to be seen before the checkpoints were read, not after: nobody waits for one and reads another.
+    let checkpoints = read_model.checkpoints().await?;
+    let known = builds.builds().await?;
+    for (consumer, partition, position) in checkpoints {
+        let name = plain(&consumer);
+        let handler = handler_of(name);
+        let build = known.iter().find(|build| build.handler == handler && consumer_of(&build.name, name) == consumer);
+        match build.map(|build| build.state) {
+            Some(State::Live) => progress.set_live(&consumer),
+            Some(State::Building | State::Taking) => {}
+            // Its rows are being deleted, or somebody wrote them after that.
+            Some(State::Dropping) => {
+                progress.remove(&consumer);
+                continue;
+            }
+            None if name != consumer => continue,
+            None => {}
+        }
+        progress.note_stored(&consumer, partition, position);
+    }
+    Ok(())
+}

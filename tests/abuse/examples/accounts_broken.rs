@@ -1,0 +1,8 @@
+//! The broken version of the other documents of accounts.
+#![cfg(target_family = "wasm")]
+
+#[path = "../src/accounts.rs"]
+mod accounts;
+
+const VERSION: &str = "2.0.0";
+const BROKEN: bool = true;
