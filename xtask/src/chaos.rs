@@ -45,10 +45,7 @@ impl Request {
 pub fn run(workspace: &Workspace, request: &Request) -> anyhow::Result<()> {
     handlers::build(workspace)?;
     workspace.run("build the host and all tests", &["build", "--workspace", "--all-targets", "--locked"])?;
-    let seed = match request.seed {
-        Some(seed) => seed,
-        None => u64::from(SystemTime::now().duration_since(UNIX_EPOCH).context("the clock")?.subsec_nanos()),
-    };
+    let seed = request.seed.map_or_else(fresh_seed, Ok)?;
     say(&format!("==> chaos: {} s a scenario, --seed {seed}", request.seconds));
     let mut command = workspace.cargo(&["test", "--workspace", "--locked", "--test", "chaos", "--"]);
     command.args(["--nocapture", "--test-threads=1"]).args(&request.scenarios);
@@ -63,6 +60,11 @@ pub fn run(workspace: &Workspace, request: &Request) -> anyhow::Result<()> {
         bail!("a scenario failed; repeat it with `cargo xtask chaos --seed {seed} --seconds {} NAME`", request.seconds);
     }
     stopped
+}
+
+#[allow(clippy::disallowed_methods)] // Another seed in each run; it is shown, so that the run can be repeated.
+fn fresh_seed() -> anyhow::Result<u64> {
+    Ok(u64::from(SystemTime::now().duration_since(UNIX_EPOCH).context("the clock")?.subsec_nanos()))
 }
 
 #[cfg(test)]

@@ -82,11 +82,11 @@ impl Table {
 pub struct Progress {
     table: Arc<RwLock<Table>>,
     moved: watch::Sender<u64>,
-    /// How many wait for some position.
+    /// How many wait for some position of a consumer that runs in another process.
     waiting: watch::Sender<usize>,
 }
 
-/// Somebody waits for a position.
+/// Somebody waits for a position that only a stored checkpoint tells.
 struct Waiting<'a>(&'a watch::Sender<usize>);
 
 impl Drop for Waiting<'_> {
@@ -137,12 +137,12 @@ impl Progress {
         });
     }
 
-    /// Whether somebody waits for a position.
+    /// Whether somebody waits for a position of a consumer that runs in another process.
     pub fn is_awaited(&self) -> bool {
         *self.waiting.borrow() > 0
     }
 
-    /// Returns when somebody waits for a position. Cancel-safe.
+    /// Returns when somebody waits so. Cancel-safe.
     pub async fn awaited(&self) {
         // The sender lives in `self`: waiting cannot fail.
         let mut waiting = self.waiting.subscribe();
@@ -224,15 +224,25 @@ impl Progress {
         consumers.iter().map(|name| self.get(name, partition)).min().flatten()
     }
 
+    /// Whether each consumer named runs in this process, which tells at once how far it is.
+    fn are_here(&self, consumers: &[String], partition: Partition) -> bool {
+        let table = self.table.read();
+        let row = |name: &String| table.rows.get(&(name.clone(), partition));
+        consumers.iter().all(|name| row(name).is_some_and(|row| row.state != ConsumerState::Elsewhere))
+    }
+
     /// Returns when every consumer named has handled `position`. Cancel-safe; the caller bounds the wait.
     pub async fn wait_for(&self, consumers: &[String], partition: Partition, position: Position) {
         let mut moved = self.moved.subscribe();
-        self.waiting.send_modify(|count| *count += 1);
-        let _waiting = Waiting(&self.waiting);
+        let mut waiting = None;
         loop {
             moved.borrow_and_update();
             if self.least(consumers, partition).is_some_and(|least| least > position) {
                 return;
+            }
+            if waiting.is_none() && !self.are_here(consumers, partition) {
+                self.waiting.send_modify(|count| *count += 1);
+                waiting = Some(Waiting(&self.waiting));
             }
             if moved.changed().await.is_err() {
                 return;

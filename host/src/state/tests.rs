@@ -164,6 +164,23 @@ async fn what_runs_elsewhere_is_known_by_its_checkpoint_and_what_runs_here_bette
     tokio::join!(wait, look);
     assert!(!progress.is_awaited());
     progress.register("projection", P0, Position(4));
+    {
+        let mut wait = std::pin::pin!(progress.wait_for(&names, P0, Position(7)));
+        let mut waits = async || {
+            tokio::select! {
+                biased;
+                () = &mut wait => panic!("it is not there yet"),
+                () = std::future::ready(()) => {}
+            }
+        };
+        waits().await;
+        assert!(!progress.is_awaited(), "nobody needs the stored checkpoint of what runs here");
+        progress.leave("projection", P0);
+        progress.register("other", P0, Position(1));
+        waits().await;
+        assert!(progress.is_awaited(), "it went elsewhere");
+        progress.register("projection", P0, Position(4));
+    }
     assert_eq!(progress.consumers()[0].state, ConsumerState::CatchingUp);
     progress.note_stored("projection", P0, Position(9));
     assert_eq!(progress.get("projection", P0), Some(Position(5)), "a consumer of this process knows best");

@@ -35,5 +35,6 @@ fn number(name: &str) -> Option<u64> {
 
 /// Tells whoever watches what is done to the processes, and whoever looks into it after a failure.
 fn note(words: &str) {
-    writeln!(std::io::stderr(), "chaos: {words}").unwrap();
+    let mut out = std::io::stderr().lock();
+    writeln!(out, "chaos: {words}").unwrap();
 }

@@ -36,6 +36,8 @@ pub(super) struct Seen {
     pub completed_us: Vec<u32>,
     /// From sending until a read shows what was written, of a sample.
     pub readable_us: Vec<u32>,
+    /// Reads, each a round trip to the database that no command needs.
+    pub reads: u64,
     /// Requests that were refused for overload and sent again.
     pub retried: u64,
     /// From the first request until every outcome is projected.
@@ -176,6 +178,7 @@ impl Client {
                 }
                 let readable_us = if (order + round).is_multiple_of(READ_EVERY) {
                     self.read_projected(id, round).await?;
+                    seen.borrow_mut().reads += 1;
                     Some(micros(begin))
                 } else {
                     None
@@ -189,6 +192,7 @@ impl Client {
         }
         if let Some(id) = ids.last() {
             self.read_projected(id, updates).await?;
+            seen.borrow_mut().reads += 1;
         }
         seen.borrow_mut().retried += self.retried;
         Ok(())

@@ -40,7 +40,7 @@ pub(super) struct Level {
     folder_syncs_per_command: f64,
     /// Requests to a remote object store; 0 on a folder.
     object_requests_per_command: f64,
-    /// Round trips to a remote database; 0 with SQLite.
+    /// Round trips to a remote database, without those of the generator's own reads; 0 with SQLite.
     sql_statements_per_command: f64,
     retried_requests: u64,
 }
@@ -72,6 +72,8 @@ pub(super) async fn level(host: &Host, orders: &Orders, size: Size, bar: &Progre
     let (host_after, own_after) = (host.usage(), Usage::of_self());
     let counts = host.counts().await?;
     let commands = size.commands() as f64;
+    let statements = counts.sql_statements - counts_before.sql_statements;
+    let reads = if statements > 0.0 { seen.reads as f64 } else { 0.0 };
     let cpu = |before: Option<Usage>, after: Option<Usage>| {
         Some((after?.cpu_seconds - before?.cpu_seconds) / commands * 10_000.0)
     };
@@ -90,7 +92,7 @@ pub(super) async fn level(host: &Host, orders: &Orders, size: Size, bar: &Progre
         file_syncs_per_command: (counts.file_syncs - counts_before.file_syncs) / commands,
         folder_syncs_per_command: (counts.folder_syncs - counts_before.folder_syncs) / commands,
         object_requests_per_command: (counts.object_requests - counts_before.object_requests) / commands,
-        sql_statements_per_command: (counts.sql_statements - counts_before.sql_statements) / commands,
+        sql_statements_per_command: (statements - reads) / commands,
         retried_requests: seen.retried,
     })
 }
