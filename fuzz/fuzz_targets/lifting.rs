@@ -1,6 +1,7 @@
 //! Fuzzes answers of hostile guests.
 #![no_main]
 
+#[allow(dead_code)] // Each target runs one of them.
 #[path = "../bodies/mod.rs"]
 mod bodies;
 

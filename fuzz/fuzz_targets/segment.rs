@@ -1,6 +1,7 @@
 //! Fuzzes segments of the event log.
 #![no_main]
 
+#[allow(dead_code)] // Each target runs one of them.
 #[path = "../bodies/mod.rs"]
 mod bodies;
 

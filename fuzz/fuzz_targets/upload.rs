@@ -1,6 +1,7 @@
 //! Fuzzes uploads that are no components, or strange ones.
 #![no_main]
 
+#[allow(dead_code)] // Each target runs one of them.
 #[path = "../bodies/mod.rs"]
 mod bodies;
 

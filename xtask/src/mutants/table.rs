@@ -96,13 +96,6 @@ pub const MUTATIONS: &[Mutation] = &[
         replace: "            Expected::Client(expected) if MUTANT || client_is_right(expected, head) => Ok(()),",
     },
     Mutation {
-        name: "expected-domain-not-checked",
-        story: "an outcome is appended whatever was appended since it was decided",
-        file: JUDGE,
-        find: "            Expected::LastDomain(expected) if expected == head.last_domain => Ok(()),",
-        replace: "            Expected::LastDomain(expected) if MUTANT || expected == head.last_domain => Ok(()),",
-    },
-    Mutation {
         name: "outcome-ids-random",
         story: "the ids of an outcome are drawn instead of derived",
         file: "host/src/codec/envelope/build.rs",
