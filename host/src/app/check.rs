@@ -7,7 +7,9 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
+use futures_util::{StreamExt as _, stream};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::consumers::Consumers;
@@ -18,7 +20,7 @@ use super::supervisor::Supervisor;
 use crate::adapter::system_clock::SystemClock;
 use crate::codec::checkpoint::{self, Checkpoint};
 use crate::config::{Config, Role, Store};
-use crate::domain::{EventKind, Partition, Position, Sequence};
+use crate::domain::{Aggregate, EventKind, Partition, Position, Sequence};
 use crate::error::Classified as _;
 use crate::event_store::{self, EventStore, verify};
 use crate::metrics::Metrics;
@@ -29,12 +31,14 @@ use crate::port::object_store::ObjectStore;
 use crate::port::read_model::MemoryReadModel;
 use crate::port::read_model::builds::{Build, State};
 use crate::port::registry::{ClaimFilter, MemoryRegistry, Owner, Status};
-use crate::replay::{self, Again, Decisions, Invariant, Order, Report};
+use crate::replay::{self, Again, Checked, Decisions, Invariant, Load, Order, Report};
 use crate::sandbox::World;
 use crate::state::{Completions, ConsumerState, Parking, Progress, States};
 
 /// Records read at once.
 const PAGE: usize = 1_000;
+/// Aggregates that one thread folds and decides before it takes others.
+const AGGREGATES_AT_ONCE: usize = 32;
 /// How often the projections are asked how far they are, and after how long without a step they count as stuck.
 const TICK: Duration = Duration::from_millis(50);
 const STUCK_AFTER: Duration = Duration::from_secs(60);
@@ -102,6 +106,56 @@ async fn log(
         report.of(invariant).add(finding.key, finding.code, finding.message);
     }
     Ok(whole)
+}
+
+/// Folds and decides again. Cheap to clone.
+#[derive(Clone)]
+struct Decider {
+    events: EventStore,
+    states: States,
+    load: Load,
+    /// Of so many commands one is decided again.
+    every: u64,
+}
+
+impl Decider {
+    /// What is found out about composition and determinism, and how many commands there are up to the last of these.
+    async fn decide(self, aggregates: Vec<Aggregate>, before: u64) -> anyhow::Result<(Checked, Checked, u64)> {
+        let mut composition = Checked::new(Invariant::Composition);
+        let mut determinism = Checked::new(Invariant::Determinism);
+        let mut decisions = Decisions::new(self.events.clone(), self.load);
+        let mut seen = before;
+        for aggregate in aggregates {
+            match self.states.load(&aggregate).await {
+                Ok(_) => composition.checked += 1,
+                Err(crate::state::Error::NoHandler { .. }) => composition.skipped += 1,
+                Err(error) => composition.add(aggregate.to_string(), error.code(), error.to_string()),
+            }
+            self.states.forget(&aggregate);
+            let mut after = Sequence(0);
+            loop {
+                let records = self.events.stream(&aggregate, after, PAGE).await?;
+                for command in records.iter().filter(|record| record.kind == EventKind::Command) {
+                    seen += 1;
+                    if !seen.is_multiple_of(self.every) {
+                        continue;
+                    }
+                    let key = || format!("{aggregate}#{}", command.sequence);
+                    match decisions.again(command).await {
+                        Ok(Again::Same) => determinism.checked += 1,
+                        Ok(Again::NotJudged(_)) => determinism.skipped += 1,
+                        Ok(Again::Differs { code, message }) => determinism.add(key(), code, message),
+                        Err(error) => determinism.add(key(), error.code(), error.to_string()),
+                    }
+                }
+                match records.last() {
+                    Some(last) if records.len() == PAGE => after = last.sequence,
+                    _ => break,
+                }
+            }
+        }
+        Ok((composition, determinism, seen))
+    }
 }
 
 /// A host in memory over the log: everything derived is made anew, nothing is appended.
@@ -184,49 +238,42 @@ impl Copy {
     }
 
     /// Folds every aggregate with the handler that is active now, and decides every command again with the one that
-    /// decided it then.
+    /// decided it then; on all cores, some aggregates at a time.
     async fn decide(
         &self,
         report: &mut Report,
         sample: Option<u64>,
         progress: &mut (impl FnMut(&'static str, u64) + Send),
     ) -> anyhow::Result<()> {
-        let mut decisions = Decisions::new(self.parts.events.clone(), self.parts.load());
-        let aggregates: Vec<_> = self.order.lock().aggregates().map(|(aggregate, _)| aggregate.clone()).collect();
-        let commands = report.of(Invariant::Order).checked;
+        let mut chunks = Vec::new();
+        let mut commands = 0;
+        for some in self.order.lock().aggregates().chunks(AGGREGATES_AT_ONCE) {
+            chunks.push((commands, some.iter().map(|(aggregate, _)| aggregate.clone()).collect()));
+            commands += some.iter().map(|(_, count)| count).sum::<u64>();
+        }
         let every = sample.map_or(1, |sample| commands.div_ceil(sample.max(1)).max(1));
-        let mut seen = 0u64;
-        for aggregate in aggregates {
-            let composition = report.of(Invariant::Composition);
-            match self.parts.states.load(&aggregate).await {
-                Ok(_) => composition.checked += 1,
-                Err(crate::state::Error::NoHandler { .. }) => composition.skipped += 1,
-                Err(error) => composition.add(aggregate.to_string(), error.code(), error.to_string()),
-            }
-            self.parts.states.forget(&aggregate);
-            let mut after = Sequence(0);
-            loop {
-                let records = self.parts.events.stream(&aggregate, after, PAGE).await?;
-                for command in records.iter().filter(|record| record.kind == EventKind::Command) {
-                    seen += 1;
-                    if !seen.is_multiple_of(every) {
-                        continue;
-                    }
-                    let determinism = report.of(Invariant::Determinism);
-                    let key = || format!("{aggregate}#{}", command.sequence);
-                    match decisions.again(command).await {
-                        Ok(Again::Same) => determinism.checked += 1,
-                        Ok(Again::NotJudged(_)) => determinism.skipped += 1,
-                        Ok(Again::Differs { code, message }) => determinism.add(key(), code, message),
-                        Err(error) => determinism.add(key(), error.code(), error.to_string()),
-                    }
-                    progress("commands", seen);
+        let decider = Decider {
+            events: self.parts.events.clone(),
+            states: self.parts.states.clone(),
+            load: self.parts.load(),
+            every,
+        };
+        // Guests run where the work is: threads of its own, which may block.
+        let work =
+            chunks.into_iter().map(|(before, aggregates)| {
+                let decider = decider.clone();
+                let runtime = Handle::current();
+                async move {
+                    tokio::task::spawn_blocking(move || runtime.block_on(decider.decide(aggregates, before))).await
                 }
-                match records.last() {
-                    Some(last) if records.len() == PAGE => after = last.sequence,
-                    _ => break,
-                }
-            }
+            });
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut decided = stream::iter(work).buffered(threads);
+        while let Some(done) = decided.next().await {
+            let (composition, determinism, seen) = done.context("deciding again")??;
+            report.of(Invariant::Composition).join(composition);
+            report.of(Invariant::Determinism).join(determinism);
+            progress("commands", seen);
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::codec::fingerprint;
 use crate::domain::{Aggregate, Sequence, derived_id, event_type};
 use crate::event_store::{EventStore, Record};
 use crate::sandbox::{AggregateRef, CallContext, Command, Failure, Handler, ReadValue, Verdict};
-use crate::state::offload;
+use crate::state::offload_some;
 use crate::state::outcome::recorded;
 
 /// Rounds of `needs`, as the worker allows them.
@@ -94,7 +94,7 @@ impl Decisions {
             state: folded.state.map(|state| state.as_str().to_owned()),
             reads,
         };
-        match offload(move || case.decide()).await? {
+        match offload_some(1, move || case.decide()).await? {
             Decided::Verdict(verdict) => self.compare(command, &verdict, &outcome, issued).await,
             Decided::Differs { code, message } => Ok(Again::Differs { code, message }),
             Decided::Failed(Failure::Limit { .. }) => Ok(Again::NotJudged("a limit ends it")),

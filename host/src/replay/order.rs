@@ -12,7 +12,10 @@ use crate::event_store::Record;
 /// What the walk knows of an aggregate.
 #[derive(Debug, Default)]
 struct Seen {
+    /// How many aggregates were seen before this one.
+    number: usize,
     last: Sequence,
+    commands: u64,
     /// Commands without an outcome.
     open: HashMap<Uuid, Sequence>,
     /// The command whose outcome came last, and how many events it has so far.
@@ -31,13 +34,16 @@ impl Order {
     /// Takes the next record of a partition.
     pub fn take(&mut self, record: &Record, idempotency: &mut Checked, order: &mut Checked) {
         let key = || format!("{}#{}", record.aggregate, record.sequence);
-        let seen = self.aggregates.entry(record.aggregate.clone()).or_default();
+        let number = self.aggregates.len();
+        let new = || Seen { number, ..Seen::default() };
+        let seen = self.aggregates.entry(record.aggregate.clone()).or_insert_with(new);
         order.checked += 1;
         if record.sequence.0 != seen.last.0 + 1 {
             order.add(key(), "sequence_gap", format!("it follows sequence {}", seen.last));
         }
         seen.last = record.sequence;
         if record.kind == EventKind::Command {
+            seen.commands += 1;
             seen.open.insert(record.event_id, record.sequence);
             return;
         }
@@ -71,8 +77,11 @@ impl Order {
         self.aggregates.values().map(|seen| seen.open.len()).sum()
     }
 
-    /// Every aggregate that was seen, with the sequence of its last event.
-    pub fn aggregates(&self) -> impl Iterator<Item = (&Aggregate, Sequence)> {
-        self.aggregates.iter().map(|(aggregate, seen)| (aggregate, seen.last))
+    /// Every aggregate that was seen and the number of its commands, in the order of their first events: neighbours lie
+    /// in the same segments.
+    pub fn aggregates(&self) -> Vec<(Aggregate, u64)> {
+        let mut all: Vec<(&Aggregate, &Seen)> = self.aggregates.iter().collect();
+        all.sort_unstable_by_key(|(_, seen)| seen.number);
+        all.into_iter().map(|(aggregate, seen)| (aggregate.clone(), seen.commands)).collect()
     }
 }

@@ -69,6 +69,14 @@ impl Checked {
         Checked { invariant, checked: 0, skipped: 0, divergences: 0, first: None, note: None }
     }
 
+    /// Takes in what was found out after this.
+    pub fn join(&mut self, later: Checked) {
+        self.checked += later.checked;
+        self.skipped += later.skipped;
+        self.divergences += later.divergences;
+        self.first = self.first.take().or(later.first);
+    }
+
     pub fn add(&mut self, key: impl Into<String>, code: &'static str, message: impl Into<String>) {
         self.divergences += 1;
         self.first.get_or_insert_with(|| Finding { key: key.into(), code, message: message.into() });
