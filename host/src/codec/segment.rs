@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use decode::{decode, decode_header};
+pub use decode::{Frame, decode, decode_header, frame};
 pub use encode::encode;
 
 use crate::domain::{Aggregate, Digest, EventKind, Partition, Position, SegmentNumber, Sequence, Timestamp};

@@ -16,7 +16,7 @@ use super::judge::Request;
 use super::packs::Ahead;
 use super::view::View;
 use super::{AppendError, Error, Options};
-use crate::codec::segment::{self, Segment};
+use crate::codec::segment::{self, Frame, Header, Segment};
 use crate::domain::{Partition, Position, SegmentNumber};
 use crate::port::clock::Clock;
 use crate::port::index::Index;
@@ -97,7 +97,19 @@ impl Log {
     pub(super) fn decode(&self, number: SegmentNumber, bytes: Bytes) -> Result<Segment, Error> {
         let key = segment::key(self.partition, number);
         let segment = segment::decode(bytes).map_err(|source| Error::Object { key: key.clone(), source })?;
-        let header = &segment.header;
+        self.check_place(key, number, &segment.header)?;
+        Ok(segment)
+    }
+
+    /// [`Log::decode`], but for the events.
+    pub(super) fn frame(&self, number: SegmentNumber, bytes: Bytes) -> Result<Frame, Error> {
+        let key = segment::key(self.partition, number);
+        let frame = segment::frame(bytes).map_err(|source| Error::Object { key: key.clone(), source })?;
+        self.check_place(key, number, &frame.header)?;
+        Ok(frame)
+    }
+
+    fn check_place(&self, key: String, number: SegmentNumber, header: &Header) -> Result<(), Error> {
         if header.store != self.shared.store {
             return Err(Error::Chain { key, reason: format!("it belongs to store {}", header.store) });
         }
@@ -105,7 +117,7 @@ impl Log {
             let reason = format!("it is segment {} of partition {}", header.segment, header.partition);
             return Err(Error::Chain { key, reason });
         }
-        Ok(segment)
+        Ok(())
     }
 
     /// A segment for a reader: from memory when it is there.

@@ -8,14 +8,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::Error;
 use super::log::Log;
 use super::view::after;
+use super::{Error, Record};
 use crate::codec::pack::{self, Pack};
 use crate::codec::segment::{self, Segment};
 use crate::domain::SegmentNumber;
+use crate::port::index::EventRow;
 
 /// Bytes that are worth waking other threads for: a millisecond of checking.
 const PARALLEL_BYTES_MIN: usize = 256 * 1024;
@@ -25,6 +27,9 @@ const THREADS_MAX: usize = 8;
 const AHEAD: u64 = 8;
 /// Segments beyond this are fetched one by one: a request is no longer what takes the time.
 const AHEAD_BYTES_MAX: usize = 256 * 1024;
+/// Requests under way at once for the records of one aggregate, and segments that are read together then.
+const GETS_AT_ONCE: usize = 16;
+const SOURCES_AT_ONCE: usize = 64;
 /// Readers in order at different places that are served at once; what one of them left is dropped.
 const WINDOWS_MAX: usize = 4;
 
@@ -137,6 +142,84 @@ impl Log {
         let first = segments.pop_front();
         self.ahead.lock().put(segments.into_iter().map(Arc::new).collect());
         Ok(first)
+    }
+}
+
+impl Log {
+    /// The records of rows, in their order. Their segments are fetched several at a time, and of each that is not in
+    /// memory only what is asked for is read, once it is known to be what was written.
+    pub(super) async fn records(&self, rows: Vec<EventRow>) -> Result<Vec<Record>, Error> {
+        let mut records = Vec::with_capacity(rows.len());
+        let mut together: Vec<Vec<EventRow>> = Vec::new();
+        for row in rows {
+            match together.last_mut() {
+                Some(last) if last[0].segment == row.segment => last.push(row),
+                _ => together.push(vec![row]),
+            }
+        }
+        let sources = together.into_iter().map(|rows| async {
+            let number = rows[0].segment;
+            let in_memory = self.view.lock().segment(number);
+            let source = match in_memory.or_else(|| self.shared.cache.get(&(self.partition, number))) {
+                Some(segment) => Source::Memory(segment),
+                None => {
+                    let key = segment::key(self.partition, number);
+                    Source::Stored(self.shared.objects.get(&key).await?.ok_or_else(|| self.missing(number))?)
+                }
+            };
+            Ok::<_, Error>((source, rows))
+        });
+        let mut fetched = stream::iter(sources).buffered(GETS_AT_ONCE).chunks(SOURCES_AT_ONCE);
+        while let Some(some) = fetched.next().await {
+            let some = some.into_iter().collect::<Result<Vec<_>, Error>>()?;
+            let read = in_parallel(some, |(source, _)| source.weight(), |(source, rows)| self.read_rows(source, &rows));
+            for found in read {
+                records.extend(found?);
+            }
+        }
+        Ok(records)
+    }
+
+    fn read_rows(&self, source: Source, rows: &[EventRow]) -> Result<Vec<Record>, Error> {
+        let wrong = |row: &EventRow| Error::Index {
+            reason: format!("segment {} does not hold event {}", row.segment, row.event_id),
+        };
+        let frame = match source {
+            Source::Memory(segment) => {
+                let record = |row: &EventRow| {
+                    let index = row.position.0.checked_sub(segment.header.first_position.0)?;
+                    Record::of(&segment, usize::try_from(index).ok()?)
+                };
+                let found = rows
+                    .iter()
+                    .map(|row| record(row).filter(|record| record.event_id == row.event_id).ok_or_else(|| wrong(row)));
+                return found.collect();
+            }
+            Source::Stored(bytes) => self.frame(rows[0].segment, bytes)?,
+        };
+        let record = |row: &EventRow| {
+            let index = row.position.0.checked_sub(frame.header.first_position.0);
+            let index = index.and_then(|index| usize::try_from(index).ok()).ok_or_else(|| wrong(row))?;
+            let broken = |source| Error::Object { key: segment::key(self.partition, row.segment), source };
+            let event = frame.event(index).map_err(broken)?.filter(|event| event.event_id == row.event_id);
+            Ok(Record::new(&frame.header, index, &event.ok_or_else(|| wrong(row))?))
+        };
+        rows.iter().map(record).collect()
+    }
+}
+
+/// Where the records of one segment are read from.
+enum Source {
+    Memory(Arc<Segment>),
+    Stored(Bytes),
+}
+
+impl Source {
+    fn weight(&self) -> usize {
+        match self {
+            Source::Memory(_) => 0,
+            Source::Stored(bytes) => bytes.len(),
+        }
     }
 }
 

@@ -92,12 +92,11 @@ impl Log {
         if limit == 0 || head.is_some_and(|head| head.last <= after) {
             return Ok(Vec::new());
         }
-        let mut records = Vec::new();
+        let mut records: Vec<Record> = Vec::new();
         let overlay_first = overlay.first().map(|at| at.segment.events[at.index].sequence);
         if overlay_first.is_none_or(|first| first.0 > after.0 + 1) {
-            for row in self.shared.index.stream(aggregate, after, limit).await? {
-                records.push(self.record(&row).await?);
-            }
+            let rows = self.shared.index.stream(aggregate, after, limit).await?;
+            records = self.records(rows).await?;
         }
         for at in overlay {
             let next = records.last().map_or(after, |record: &Record| record.sequence);

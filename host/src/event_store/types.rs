@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{AppendError, Error};
 use crate::codec::envelope::{Draft, Envelope};
-use crate::codec::segment::Segment;
+use crate::codec::segment::{Event, Header, Segment};
 use crate::codec::{self, APPEND_BYTES_MAX};
 use crate::domain::{Aggregate, Digest, EventKind, Partition, Position, SegmentNumber, Sequence, Timestamp};
 use crate::metrics::Metrics;
@@ -192,11 +192,15 @@ impl Record {
 impl Record {
     /// The event at this index of a segment.
     pub(super) fn of(segment: &Segment, index: usize) -> Option<Record> {
-        let event = segment.events.get(index)?;
-        Some(Record {
-            partition: segment.header.partition,
-            segment: segment.header.segment,
-            position: Position(segment.header.first_position.0 + index as u64),
+        segment.events.get(index).map(|event| Record::new(&segment.header, index, event))
+    }
+
+    /// The event with this index of the segment with this header.
+    pub(super) fn new(header: &Header, index: usize, event: &Event) -> Record {
+        Record {
+            partition: header.partition,
+            segment: header.segment,
+            position: Position(header.first_position.0 + index as u64),
             sequence: event.sequence,
             event_id: event.event_id,
             aggregate: event.aggregate.clone(),
@@ -205,9 +209,9 @@ impl Record {
             topic: event.topic.clone(),
             command_id: event.command_id,
             fingerprint: event.fingerprint,
-            recorded_at: segment.header.recorded_at,
+            recorded_at: header.recorded_at,
             line: event.line.clone(),
-        })
+        }
     }
 }
 

@@ -23,6 +23,8 @@ const LOCK: &str = "tmp/lock";
 const COMPARING: &str = "tmp/comparing";
 /// Files written before they get their name, by this process.
 static TEMPORARIES: AtomicU64 = AtomicU64::new(0);
+/// Folders remembered: snapshots have one for each long stream. One that is forgotten is synced into its parent again.
+const FOLDERS_MAX: usize = 10_000;
 /// Tries at the lock while another process opens the folder, and the pause between two.
 const LOCK_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
@@ -158,7 +160,11 @@ impl Files {
             Err(error) => return Err(error),
         }
         self.sync_folder(&above)?;
-        self.folders.lock().insert(parent.clone());
+        let mut folders = self.folders.lock();
+        if folders.len() >= FOLDERS_MAX {
+            *folders = HashSet::from([self.root.clone()]);
+        }
+        folders.insert(parent.clone());
         Ok(parent)
     }
 

@@ -68,6 +68,8 @@ pub(super) struct Bench {
     folder: PathBuf,
 }
 
+/// Updates of an order of the warm-up, however many the measured ones get.
+const WARM_UP_UPDATES: usize = 4;
 /// More connections than this are refused by the open-file limit of most machines.
 const CONCURRENCY_MAX: usize = 4096;
 
@@ -86,7 +88,7 @@ pub(super) async fn run(bench: Bench, output: &mut Output) -> Result<Done, Failu
         None => Host::start(&bench.folder).await?,
     };
     let orders = Orders::prepare(&host, bench.payload_bytes).await?;
-    let warm_up = Size { clients: 8, orders: 40, updates: bench.updates };
+    let warm_up = Size { clients: 8, orders: 40, updates: bench.updates.min(WARM_UP_UPDATES) };
     orders.run(&host, warm_up, &output.bar(warm_up.commands(), "warm up")).await?;
     let mut levels = Vec::new();
     for clients in &bench.concurrency {

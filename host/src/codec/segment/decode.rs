@@ -2,6 +2,7 @@
 //! and line is checked, and what does not fit is refused with the reason, never guessed.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,8 +30,26 @@ pub fn decode_header(bytes: &[u8]) -> Result<Header, Error> {
     parse_header(&bytes[..end])
 }
 
-/// The whole segment, checked.
-pub fn decode(bytes: Bytes) -> Result<Segment, Error> {
+/// A segment of which every byte is known to be what its footer says; its events are read when they are asked for.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    pub header: Header,
+    pub digest: Digest,
+    pub bytes: Bytes,
+    lines: Vec<Range<usize>>,
+    contents: Vec<Option<Digest>>,
+}
+
+impl Frame {
+    /// One event, checked by itself; `None` behind the last.
+    pub fn event(&self, index: usize) -> Result<Option<Event>, Error> {
+        let Some((range, content)) = self.lines.get(index).zip(self.contents.get(index)) else { return Ok(None) };
+        Reader::default().event(self.bytes.slice(range.clone()), *content).map(Some)
+    }
+}
+
+/// Checks a segment but for its events.
+pub fn frame(bytes: Bytes) -> Result<Frame, Error> {
     let (body, footer) = split_footer(&bytes)?;
     let footer: FooterLine<'_> = serde_json::from_slice(footer).map_err(|error| refuse(format!("footer: {error}")))?;
     let crc = crc32c::crc32c(body);
@@ -45,23 +64,30 @@ pub fn decode(bytes: Bytes) -> Result<Segment, Error> {
         return Err(refuse(format!("unknown fingerprint algorithm {:?}", footer.fingerprints.alg)));
     }
     let header = decode_header(body)?;
-    let lines = event_lines(body);
-    let offsets: Vec<u64> = lines.iter().map(|range| range.start as u64).collect();
+    let lines = event_lines(body)?;
+    let offsets = lines.iter().map(|range| range.start as u64);
     let count = u32::try_from(lines.len()).map_err(|_| refuse("too many events"))?;
     if count == 0 || count != header.count {
         return Err(refuse(format!("{count} events, the header says {}", header.count)));
     }
-    if offsets != footer.offsets || footer.fingerprints.values.len() != lines.len() {
+    if !offsets.eq(footer.offsets.iter().copied()) || footer.fingerprints.values.len() != lines.len() {
         return Err(refuse("the footer's offsets or fingerprints do not fit the events"));
     }
     if header.first_position.0.checked_add(u64::from(count)).is_none() {
         return Err(refuse("a position that cannot be"));
     }
+    let contents = footer.fingerprints.values;
+    Ok(Frame { header, digest, lines, contents, bytes })
+}
+
+/// The whole segment, checked.
+pub fn decode(bytes: Bytes) -> Result<Segment, Error> {
+    let Frame { header, digest, bytes, lines, contents } = frame(bytes)?;
     let mut reader = Reader::default();
     let mut events = Vec::with_capacity(lines.len());
-    for (range, content) in lines.into_iter().zip(&footer.fingerprints.values) {
+    for (range, content) in lines.into_iter().zip(contents) {
         let index = events.len();
-        let event = reader.event(bytes.slice(range), *content);
+        let event = reader.event(bytes.slice(range), content);
         events.push(event.map_err(|error| refuse(format!("event {index}: {error}")))?);
     }
     Ok(Segment { header, digest, events, bytes })
@@ -75,15 +101,16 @@ fn split_footer(bytes: &[u8]) -> Result<(&[u8], &[u8]), Error> {
 }
 
 /// Ranges of the lines after the first, without their line feeds.
-fn event_lines(body: &[u8]) -> Vec<std::ops::Range<usize>> {
-    let ends = body.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at);
+fn event_lines(body: &[u8]) -> Result<Vec<Range<usize>>, Error> {
+    // As text, line feeds are looked for many bytes at a time.
+    let text = std::str::from_utf8(body).map_err(|error| refuse(format!("it is no text: {error}")))?;
     let mut ranges = Vec::new();
     let mut start = 0;
-    for end in ends {
+    for (end, _) in text.match_indices('\n') {
         ranges.push(start..end);
         start = end + 1;
     }
-    ranges.split_off(1)
+    Ok(ranges.split_off(1))
 }
 
 /// What lines of one segment share and must agree on.
