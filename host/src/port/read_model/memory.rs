@@ -204,9 +204,9 @@ impl Builds for MemoryReadModel {
     async fn take_over(&self, wanted: Wanted<'_>, successors: &[(String, String)]) -> Result<bool> {
         let state = &mut *self.state.lock();
         let is_behind = |(old, new): &(String, String)| {
-            let of_old = state.checkpoints.iter().filter(|((consumer, _), _)| consumer == old);
+            let mut of_old = state.checkpoints.iter().filter(|((consumer, _), _)| consumer == old);
             let of_new = |partition| state.checkpoints.get(&(new.clone(), partition)).copied().unwrap_or_default();
-            of_old.into_iter().any(|((_, partition), at)| of_new(*partition) < *at)
+            of_old.any(|((_, partition), at)| of_new(*partition) < *at)
         };
         let taking = state.known.get(wanted.name).is_some_and(|build| build.state == builds::State::Taking);
         if !taking || successors.iter().any(is_behind) {
