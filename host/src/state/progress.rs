@@ -227,7 +227,7 @@ impl Progress {
     /// Whether each consumer named runs in this process, which tells at once how far it is.
     fn are_here(&self, consumers: &[String], partition: Partition) -> bool {
         let table = self.table.read();
-        let row = |name: &String| table.rows.get(&(name.clone(), partition));
+        let row = |name: &String| table.rows.get(&(table.live(name).to_owned(), partition));
         consumers.iter().all(|name| row(name).is_some_and(|row| row.state != ConsumerState::Elsewhere))
     }
 
