@@ -88,7 +88,10 @@ impl Site {
             ready(host, 200).await;
         }
         for id in &accepted {
-            let status = client.outcome(id).await.unwrap();
+            let status = client.outcome(id).await.unwrap_or_else(|error| {
+                let logs: Vec<_> = hosts.iter().map(Server::host_log).collect();
+                panic!("{error:#}\n{}", logs.join("\n---\n"))
+            });
             assert_eq!(status["status"], "COMPLETED", "{status}");
         }
         let log = self.bucket.log().await.unwrap();
