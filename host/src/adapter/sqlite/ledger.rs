@@ -1,6 +1,7 @@
 //! The claims of this process, in memory: every open one, and those that ended and are not written yet. One process
 //! owns the data folder, so nobody else claims; the log is the truth, so what a crash forgets of this is found out
-//! again (decision 0009). Pure: knows no SQL. A row leaves only after it was written, and never while it is open (I6).
+//! again (decision 0009). Pure: knows no SQL. A row leaves only after it was written, or the version of its aggregate
+//! that says the same, and never while it is open (I6).
 
 use std::collections::{HashMap, HashSet};
 
@@ -25,6 +26,8 @@ pub(super) struct Row {
     pub processed_at: Option<Timestamp>,
     pub attempt: u32,
     pub last_error: Option<String>,
+    /// The table has a row of this event.
+    pub in_table: bool,
 }
 
 /// What the table holds of some claims.
@@ -40,7 +43,15 @@ pub(super) struct Stored {
 #[derive(Debug, Default)]
 pub(super) struct Unwritten {
     pub rows: Vec<(String, Uuid, Row, u64)>,
+    /// Handled, and covered by the version of their aggregate: they go without ever having had a row.
+    pub covered: Vec<(String, Uuid, u64)>,
     pub versions: Vec<(String, String, u64, Timestamp)>,
+}
+
+impl Unwritten {
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.covered.is_empty() && self.versions.is_empty()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -86,9 +97,28 @@ impl Consumer {
     }
 }
 
+impl Consumer {
+    /// Removes a row unless it changed since; gives how many ended ones went.
+    fn remove_unchanged(&mut self, id: &Uuid, change: u64) -> usize {
+        match self.rows.get(id) {
+            Some((row, now)) if *now == change => {
+                let ended = usize::from(!row.is_open());
+                self.rows.remove(id);
+                ended
+            }
+            _ => 0,
+        }
+    }
+}
+
 impl Row {
     fn is_open(&self) -> bool {
         self.status == Status::Processing
+    }
+
+    /// Whether the version of its aggregate says all that its row would.
+    fn is_handled(&self) -> bool {
+        matches!(self.status, Status::Done | Status::SkippedStale)
     }
 
     fn is_of(&self, owner: &Owner, attempt: u32) -> bool {
@@ -266,7 +296,7 @@ impl Ledger {
     }
 
     /// The rows of claims that a sink is about to end in a transaction of its own, as they will be; and the
-    /// claims that are not ours. Nothing changes here before [`Ledger::written`].
+    /// claims that are not ours. Nothing changes here before [`Ledger::applied`].
     pub(super) fn ending(
         &self,
         handler: &str,
@@ -283,9 +313,13 @@ impl Ledger {
                 Some((row, change)) if row.is_of(owner, event.attempt) => {
                     let version = versions.entry(&row.aggregate_id).or_default();
                     *version = row.sequence.max(*version);
-                    let mut row = row.clone();
-                    row.end(Status::Done, now);
-                    ending.rows.push((handler.to_owned(), event.event_id, row, *change));
+                    if row.in_table {
+                        let mut row = row.clone();
+                        row.end(Status::Done, now);
+                        ending.rows.push((handler.to_owned(), event.event_id, row, *change));
+                    } else {
+                        ending.covered.push((handler.to_owned(), event.event_id, *change));
+                    }
                 }
                 _ => {
                     lost.insert(event.event_id);
@@ -297,10 +331,27 @@ impl Ledger {
         (ending, lost)
     }
 
+    /// Ends the claims whose effects were written. Those without a row stay here until their consumer's checkpoint is
+    /// stored, for whoever asks about them meanwhile.
+    pub(super) fn applied(&mut self, ending: &Unwritten, now: Timestamp) {
+        for (handler, id, change) in &ending.covered {
+            let rows = self.consumers.get_mut(handler).map(|consumer| &mut consumer.rows);
+            let row = rows.and_then(|rows| rows.get_mut(id)).filter(|(_, at)| at == change);
+            if let Some((row, at)) = row {
+                self.changes += 1;
+                self.ended += 1;
+                *at = self.changes;
+                row.end(Status::Done, now);
+            }
+        }
+        self.written(ending);
+    }
+
     /// Whether a claim is open, and not about to end, of an aggregate whose version is about to pass it: without a row
     /// it would be taken for handled after a crash.
     pub(super) fn leaves_behind(&self, handler: &str, ending: &Unwritten) -> bool {
-        let ends: HashSet<&Uuid> = ending.rows.iter().map(|(_, id, _, _)| id).collect();
+        let covered = ending.covered.iter().map(|(_, id, _)| id);
+        let ends: HashSet<&Uuid> = ending.rows.iter().map(|(_, id, _, _)| id).chain(covered).collect();
         let versions: HashMap<&str, u64> =
             ending.versions.iter().map(|(_, id, version, _)| (&**id, *version)).collect();
         let passed =
@@ -309,14 +360,16 @@ impl Ledger {
         rows.any(|(id, (row, _))| row.is_open() && !ends.contains(id) && passed(row))
     }
 
-    /// What ended and is not written; with `open`, the open claims as well. Those below a version that is written are
-    /// written in any case: after a crash they would be taken for handled.
-    pub(super) fn unwritten(&self, open: bool) -> Unwritten {
+    /// What ended and is not written; with `all`, the open claims as well, and rows for what needs none. Open ones below
+    /// a version that is written are written in any case: after a crash they would be taken for handled.
+    pub(super) fn unwritten(&self, all: bool) -> Unwritten {
         let mut unwritten = Unwritten::default();
         for (handler, consumer) in &self.consumers {
             for (id, (row, change)) in &consumer.rows {
                 let below = || consumer.version(&row.aggregate_id).is_some_and(|last| last >= row.sequence);
-                if open || !row.is_open() || below() {
+                if !all && row.is_handled() && !row.in_table && below() {
+                    unwritten.covered.push((handler.clone(), *id, *change));
+                } else if all || !row.is_open() || below() {
                     unwritten.rows.push((handler.clone(), *id, row.clone(), *change));
                 }
             }
@@ -338,14 +391,20 @@ impl Ledger {
     pub(super) fn written(&mut self, written: &Unwritten) {
         for (handler, id, row, change) in &written.rows {
             let Some(consumer) = self.consumers.get_mut(handler) else { continue };
-            if !matches!(row.status, Status::Done | Status::SkippedStale) {
+            if !row.is_handled() {
                 consumer.unfinished = Some(true);
             }
-            // The row that was written may be the end of one that is open here still.
-            if !row.is_open() && consumer.rows.get(id).is_some_and(|(_, now)| now == change) {
-                let removed = consumer.rows.remove(id);
-                self.ended -= usize::from(removed.is_some_and(|(row, _)| !row.is_open()));
+            if let Some((kept, _)) = consumer.rows.get_mut(id) {
+                kept.in_table = true;
             }
+            // The row that was written may be the end of one that is open here still.
+            if !row.is_open() {
+                self.ended -= consumer.remove_unchanged(id, *change);
+            }
+        }
+        for (handler, id, change) in &written.covered {
+            let Some(consumer) = self.consumers.get_mut(handler) else { continue };
+            self.ended -= consumer.remove_unchanged(id, *change);
         }
         for (handler, aggregate_id, version, _) in &written.versions {
             let Some(consumer) = self.consumers.get_mut(handler) else { continue };
@@ -401,6 +460,7 @@ impl Row {
             processed_at: stale.then_some(now),
             attempt: 1,
             last_error: None,
+            in_table: false,
         }
     }
 

@@ -106,10 +106,11 @@ impl ReadModel for Database {
         if self.inner.ledger.lock().leaves_behind(batch.consumer, &ending) {
             self.write_claims(true, None).await?;
         }
+        self.make_room().await?;
         if plan.foreign.is_empty() && lost.is_empty() {
             match self.inner.writer.run(WRITE, arguments(&batch, &plan, &ending, batch.checkpoint)).await {
                 Ok(_) => {
-                    self.forget(|ledger| ledger.written(&ending)).await;
+                    self.forget(|ledger| ledger.applied(&ending, batch.now)).await;
                     return Ok(AppliedBatch::default());
                 }
                 Err(error) if is_refusal(&error) => {}
@@ -137,7 +138,7 @@ impl ReadModel for Database {
         }
         turn.finish();
         self.forget(|ledger| {
-            ledger.written(&written);
+            ledger.applied(&written, batch.now);
             ledger.done_already(batch.consumer, &done);
         })
         .await;

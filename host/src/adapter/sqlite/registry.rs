@@ -1,5 +1,6 @@
-//! The registry of processed events: claims are taken, renewed and ended in memory ([`Ledger`]), and written when they
-//! ended, many in one transaction, with the checkpoint that covers them (I6, I7, decision 0009). The table is asked
+//! The registry of processed events: claims are taken, renewed and ended in memory ([`Ledger`]); the versions of their
+//! aggregates, and rows of what these do not tell, are written when they ended, many in one transaction, with the
+//! checkpoint that covers them (I6, I7, decision 0009). The table is asked
 //! about a claim only when memory cannot tell: then nothing may go from memory to the table until it is answered.
 
 use std::collections::{BTreeMap, HashMap};
@@ -116,12 +117,13 @@ RETURNING event_id";
 pub(super) const BUSY_SQL: &[&str] = &[ASK, WRITE, ROWS_BY_ID, RETIRE];
 
 impl Database {
-    /// Writes what ended in memory; with `open`, the open claims as well; and a consumer's checkpoint in the same
-    /// transaction, so that none is ahead of the rows it covers (I7).
-    pub(super) async fn write_claims(&self, open: bool, checkpoint: Option<(&str, Partition, Position)>) -> Result<()> {
+    /// Writes what ended in memory, and drops of it what needs no row; with `all`, writes rows for these and the open
+    /// claims as well. A consumer's checkpoint goes into the same transaction, so that none is ahead of what it covers
+    /// (I7).
+    pub(super) async fn write_claims(&self, all: bool, checkpoint: Option<(&str, Partition, Position)>) -> Result<()> {
         let _one_at_a_time = self.inner.writing_claims.lock().await;
-        let unwritten = self.inner.ledger.lock().unwritten(open);
-        if unwritten.rows.is_empty() && unwritten.versions.is_empty() && checkpoint.is_none() {
+        let unwritten = self.inner.ledger.lock().unwritten(all);
+        if unwritten.is_empty() && checkpoint.is_none() {
             return Ok(());
         }
         let arguments = claims_arguments(&unwritten, 0)
@@ -134,6 +136,14 @@ impl Database {
             ledger.ask_again();
         })
         .await;
+        Ok(())
+    }
+
+    /// Sees to it that not too many ended claims wait in memory.
+    pub(super) async fn make_room(&self) -> Result<()> {
+        if self.inner.ledger.lock().waiting() >= WAITING_MAX {
+            self.write_claims(false, None).await?;
+        }
         Ok(())
     }
 
@@ -237,9 +247,7 @@ impl Registry for Database {
 
     async fn done(&self, handler: &str, owner: &Owner, finished: &[Finished], now: Timestamp) -> Result<Vec<Uuid>> {
         // Before anything changes: an error leaves the claims open.
-        if self.inner.ledger.lock().waiting() >= WAITING_MAX {
-            self.write_claims(false, None).await?;
-        }
+        self.make_room().await?;
         Ok(self.inner.ledger.lock().done(handler, owner, finished, now))
     }
 
@@ -334,6 +342,7 @@ fn stored_row(row: &SqliteRow) -> Result<Row> {
         processed_at: time(7)?,
         attempt: attempt(row, 8)?,
         last_error: get(row, 9)?,
+        in_table: true,
     })
 }
 

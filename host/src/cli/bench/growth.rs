@@ -50,8 +50,6 @@ pub(super) async fn run(bench: &Bench, output: &mut Output) -> Result<Done, Fail
         return Err(Failure::Usage("the growth workload starts its own host: leave --url away".into()));
     }
     let clients = bench.concurrency.last().copied().unwrap_or(1);
-    output.note("measuring the disk");
-    let disk = floor::measure(&bench.folder)?;
     let mut host = Host::start(&bench.folder).await?;
     let orders = Orders::prepare(&host, bench.payload_bytes).await?;
     let mut before = 0;
@@ -66,6 +64,8 @@ pub(super) async fn run(bench: &Bench, output: &mut Output) -> Result<Done, Fail
         points.push(at_rest(&host, events, level, ready).await?);
     }
     host.stop().await?;
+    output.note("measuring the disk");
+    let disk = floor::measure(&bench.folder)?;
     let value = json!({
         "workload": "growth",
         "payload_bytes": bench.payload_bytes,

@@ -224,18 +224,20 @@ async fn retiring_keeps_what_is_needed_and_is_bounded(registry: &impl Registry) 
     registry.done(H, &me, &old, T0).await.unwrap();
     registry.done(H, &me, &[finished(5, 1)], T0.plus_ms(100)).await.unwrap();
     let before = T0.plus_ms(50);
+    // A registry may retire early what the versions of aggregates tell, unless somebody looks at it.
+    let all = ClaimFilter { limit: 10, ..ClaimFilter::default() };
+    assert_eq!(registry.rows(&all).await.unwrap().len(), 6);
     assert_eq!(registry.retire(T0, 10).await.unwrap(), 0);
     assert_eq!(registry.retire(before, 3).await.unwrap(), 3);
     assert_eq!(registry.retire(before, 3).await.unwrap(), 1);
     assert_eq!(registry.retire(before, 3).await.unwrap(), 0);
-    let left = registry.rows(&ClaimFilter { limit: 10, ..ClaimFilter::default() }).await.unwrap();
-    let left: HashSet<_> = left.into_iter().map(|row| row.sequence_number).collect();
+    let left: HashSet<_> = registry.rows(&all).await.unwrap().into_iter().map(|row| row.sequence_number).collect();
     assert_eq!(left, HashSet::from([5, 6]));
-    // What was retired is not handled again.
-    assert_eq!(claim_one(registry, &me, 2, T0).await, Claimed::Stale);
     // A later call begins anew where an earlier one had come to the end.
     registry.done(H, &me, &[finished(6, 1)], T0).await.unwrap();
-    assert_eq!(registry.retire(before, 10).await.unwrap(), 2);
+    assert_eq!(registry.retire(before, 10).await.unwrap(), 1);
+    // What was retired is not handled again.
+    assert_eq!(claim_one(registry, &me, 2, T0).await, Claimed::Stale);
 }
 
 /// Runs the suite of dead letters.
