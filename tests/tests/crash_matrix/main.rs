@@ -270,6 +270,9 @@ async fn outage(prepared: Arc<Prepared>, point: &'static str, kind: Kind, times:
     work.audit(&mut server, &["verify"]).await
 }
 
+/// One point of the matrix on a host of its own.
+type Case = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_any_step_loses_nothing_and_repeats_nothing() {
     let prepared = Prepared::make().await;
@@ -286,7 +289,7 @@ async fn a_kill_at_any_step_loses_nothing_and_repeats_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_or_a_pause_beside_kafka_loses_nothing_and_repeats_nothing() {
     let prepared = Prepared::make().await;
-    let mut cases: Vec<(String, Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>)> = Vec::new();
+    let mut cases: Vec<(String, Case)> = Vec::new();
     for (point, kind, times) in ON_KAFKA {
         for nth in *times {
             let name = format!("{point}=kill@{nth} during {kind:?}");
