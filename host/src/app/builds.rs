@@ -120,6 +120,10 @@ impl Keeper {
             match build.state {
                 State::Live => {
                     consumers(build, fold).iter().for_each(|consumer| self.show(consumer));
+                    // Readers wait for them also in a process that began while they were to stop, and never ran them.
+                    for each in projecting(deployment, fold) {
+                        self.partitions().for_each(|on| self.progress.note_stored(&each.consumer, on, Position(0)));
+                    }
                     if !known.iter().any(taking) {
                         kept.run.extend(projecting(deployment, fold));
                     }

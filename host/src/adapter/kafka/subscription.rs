@@ -18,7 +18,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::publish::{PARTITION, POSITION, STORE};
-use super::{HEARTBEAT_INTERVAL, Options, Quiet, SESSION_TIMEOUT, blocking, client, discard, failed};
+use super::{
+    HEARTBEAT_INTERVAL, Options, POLL_INTERVAL_MAX, Quiet, SESSION_TIMEOUT, blocking, client, discard, failed,
+};
 use crate::domain::{Partition, Position};
 use crate::port::Result;
 use crate::port::bus::{Delivery, Share, Subscription};
@@ -122,6 +124,7 @@ impl KafkaSubscription {
             .set("group.id", format!("{}{group}", options.prefix))
             .set("session.timeout.ms", SESSION_TIMEOUT.as_millis().to_string())
             .set("heartbeat.interval.ms", HEARTBEAT_INTERVAL.as_millis().to_string())
+            .set("max.poll.interval.ms", POLL_INTERVAL_MAX.as_millis().to_string())
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "false")

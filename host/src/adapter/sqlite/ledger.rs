@@ -360,8 +360,8 @@ impl Ledger {
         rows.any(|(id, (row, _))| row.is_open() && !ends.contains(id) && passed(row))
     }
 
-    /// What ended and is not written; with `all`, the open claims as well, and rows for what needs none. Open ones below
-    /// a version that is written are written in any case: after a crash they would be taken for handled.
+    /// What ended and is not written; with `all`, the open claims as well, and rows for what needs none. Open ones
+    /// below a version that is written are written in any case: after a crash they would be taken for handled.
     pub(super) fn unwritten(&self, all: bool) -> Unwritten {
         let mut unwritten = Unwritten::default();
         for (handler, consumer) in &self.consumers {
