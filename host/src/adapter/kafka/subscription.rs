@@ -189,21 +189,24 @@ impl Subscription for KafkaSubscription {
                 return changed.map(|()| Vec::new()).map_err(|_| failed(&KafkaError::Canceled));
             }
         };
-        let mut received = Some(first);
+        let (mut received, mut trouble) = (Some(first), None);
         while let Some(message) = received.take() {
-            let message = match message {
-                Ok(message) => message,
-                Err(error) if deliveries.is_empty() => return Err(failed(&error)),
-                // It comes again when there is nothing else to give, or has healed.
-                Err(_) => break,
-            };
-            next.insert((message.topic().to_owned(), message.partition()), message.offset() + 1);
-            let delivery = self.delivery(&message);
-            bytes += delivery.value.len();
-            deliveries.push(delivery);
+            match message {
+                Ok(message) => {
+                    next.insert((message.topic().to_owned(), message.partition()), message.offset() + 1);
+                    let delivery = self.delivery(&message);
+                    bytes += delivery.value.len();
+                    deliveries.push(delivery);
+                }
+                // An outage is told with every attempt to connect: all that queued up meanwhile is one.
+                Err(error) => trouble = Some(error),
+            }
             if deliveries.len() < max && bytes < POLL_BYTES_MAX {
                 received = consumer.recv().now_or_never();
             }
+        }
+        if let Some(error) = trouble.filter(|_| deliveries.is_empty()) {
+            return Err(failed(&error));
         }
         self.polls.push_back(next);
         Ok(deliveries)

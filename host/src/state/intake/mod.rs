@@ -36,6 +36,8 @@ const POLLS_MAX: usize = 1_024;
 const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the last acknowledgement may take when the process stops: a bus that is away gives no answer.
 const LAST_ACKNOWLEDGE_MAX: Duration = Duration::from_secs(2);
+/// How long nothing may be heard of a bus that failed until it counts as back: longer than it takes to try again.
+const QUIET: Duration = Duration::from_secs(15);
 /// Wait after a failure: from the first to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -136,10 +138,12 @@ impl Intake {
                 Some(subscription) => subscription,
                 None => self.subscription.insert(self.parts.bus.subscribe(&self.consumer, &self.topics).await?),
             };
+            let troubled = self.trouble.borrow().is_some();
             tokio::select! {
                 biased;
                 polled = subscription.poll(MESSAGES_MAX) => self.in_hand = polled?,
                 () = self.parts.clock.sleep(ACKNOWLEDGE_INTERVAL), if !self.unhandled.is_empty() => {}
+                () = self.parts.clock.sleep(QUIET), if troubled => {}
             }
             let share = subscription.share();
             self.share.send_if_modified(|present| std::mem::replace(present, share.clone()) != share);
