@@ -5,6 +5,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -296,15 +297,19 @@ pub async fn rebuild_projection(
     request: Request,
 ) -> Result<Response, Problem> {
     params.only(&[])?;
-    let body = request::json_body(request).await?;
-    let RebuildBody { reason } = if body.is_empty() { RebuildBody::default() } else { request::parse(&body)? };
+    let RebuildBody { reason } = body_or_default(request).await?;
     let build = api.deployments.rebuild(&name, reason, principal.actor()).await?;
     json(StatusCode::ACCEPTED, &RebuildingBody { name, build: build.name, digest: build.digest })
 }
 
-async fn ask(request: Request) -> Result<Ask, Problem> {
+/// A body that may be left out.
+async fn body_or_default<T: Default + DeserializeOwned>(request: Request) -> Result<T, Problem> {
     let body = request::json_body(request).await?;
-    let body: ActivateBody = if body.is_empty() { ActivateBody::default() } else { request::parse(&body)? };
+    if body.is_empty() { Ok(T::default()) } else { request::parse(&body) }
+}
+
+async fn ask(request: Request) -> Result<Ask, Problem> {
+    let body: ActivateBody = body_or_default(request).await?;
     Ok(Ask { if_revision: body.if_revision, force: body.force.unwrap_or(false), reason: body.reason })
 }
 

@@ -119,7 +119,7 @@ impl Keeper {
             let taking = |other: &Build| other.handler == build.handler && other.state == State::Taking;
             match build.state {
                 State::Live => {
-                    consumers(build, fold).iter().for_each(|consumer| self.show(consumer));
+                    all_consumers(&build.handler, fold).iter().for_each(|consumer| self.show(consumer));
                     // Readers wait for them also in a process that began while they were to stop, and never ran them.
                     for each in projecting(deployment, fold) {
                         self.partitions().for_each(|on| self.progress.note_stored(&each.consumer, on, Position(0)));
@@ -129,11 +129,11 @@ impl Keeper {
                     }
                 }
                 State::Building | State::Taking => {
-                    let all = consumers(build, fold);
+                    let all = all_consumers(&build.handler, fold);
                     all.iter().for_each(|consumer| self.metrics.show_consumer(consumer, &shown(consumer)));
                     kept.run.extend(projecting(deployment, fold));
                 }
-                State::Dropping => kept.gone.extend(consumers(build, fold)),
+                State::Dropping => kept.gone.extend(all_consumers(&build.handler, fold)),
             }
             let soon = match build.state {
                 State::Live => continue,
@@ -328,10 +328,6 @@ fn all_consumers(handler: &str, fold: &fold::Build) -> Vec<String> {
         .map(|each| each.consumer)
         .collect();
     all.into_iter().collect()
-}
-
-fn consumers(build: &Build, fold: &fold::Build) -> Vec<String> {
-    all_consumers(&build.handler, fold)
 }
 
 fn projecting_kind(handler: &str, build: &str, kind: &str) -> Option<Projecting> {
