@@ -2,36 +2,18 @@
 //! Builds its component (`tests/abuse`, example `decider`) itself; run with `cargo bench --bench sandbox`.
 #![allow(clippy::unwrap_used)]
 
+mod decider;
+
 use std::hint::black_box;
-use std::path::PathBuf;
-use std::process::Command as Process;
 use std::sync::Arc;
 
 use carryall::domain::Timestamp;
 use carryall::sandbox::{AggregateRef, CallContext, Command, Handler, Options, RecordedEvent, Sandbox};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use decider::{component, payload};
 
 const CONTEXT: CallContext = CallContext { now: Timestamp(1_765_929_600_123), seed: (7, 9) };
 const BATCH: usize = 100;
-
-fn component() -> Vec<u8> {
-    let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    let status = Process::new(env!("CARGO"))
-        .args(["build", "--quiet", "--locked", "--target", "wasm32-wasip2", "--profile", "handler"])
-        .args(["--package", "carryall-abuse", "--example", "decider"])
-        .current_dir(&workspace)
-        .status()
-        .unwrap();
-    assert!(status.success(), "the component does not build: is the wasm target there (`cargo xtask handlers`)?");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
-    std::fs::read(target.join("wasm32-wasip2/handler/examples/decider.wasm")).unwrap()
-}
-
-/// About 1 KiB.
-fn payload() -> String {
-    let tags: Vec<String> = (0..24).map(|index| format!("\"tag-number-{index:04}\"")).collect();
-    format!("{{\"amount\":5,\"note\":\"{}\",\"tags\":[{}]}}", "lorem ipsum ".repeat(44), tags.join(","))
-}
 
 fn event(data: &str) -> RecordedEvent<'_> {
     RecordedEvent {

@@ -56,7 +56,7 @@
 //! ```
 //!
 //! Natively the crate holds only the plain types, the traits and the harness, so that a handler's unit tests
-//! run like any other; the bindings and the allocator exist for `wasm32` alone.
+//! run like any other; the bindings, the allocator and `memcmp` exist for `wasm32` alone.
 
 #[cfg(all(target_arch = "wasm32", feature = "arena-allocator"))]
 mod arena;
@@ -65,6 +65,7 @@ mod handler;
 pub mod ids;
 pub mod json;
 mod manifest;
+mod memcmp;
 mod memo;
 mod message;
 mod model;

@@ -120,13 +120,13 @@ fn check_one(
 fn references<'a>(lineage: &Lineage, data: &'a Map<String, Value>) -> Vec<Reference<'a>> {
     let mut all = Vec::new();
     for (field, value) in data {
-        let at = pointer("/data", field);
+        let at = || pointer("/data", field);
         if let Some(property) = lineage.property(field) {
             if property.value_type == ValueType::Link {
-                all.extend(reference(value, at, None));
+                all.extend(reference(value, at(), None));
             }
         } else if let Some(relationship) = lineage.relationship(field) {
-            let wanted = &relationship.target;
+            let (wanted, at) = (&relationship.target, at());
             match value {
                 Value::Array(elements) => {
                     for (index, element) in elements.iter().enumerate() {

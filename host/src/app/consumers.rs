@@ -41,6 +41,9 @@ const WORKER_BATCHES_MAX: usize = 3;
 /// Batches a projection has under way: nobody waits for it as clients do for a worker, and the events that come while
 /// one is applied make the next one larger, hence cheaper.
 const PROJECTION_BATCHES_MAX: usize = 1;
+/// For the same reason a projection that is busy lets some time pass: a read that waits for its write waits so much
+/// longer at most.
+const PROJECTION_PACE: Duration = Duration::from_millis(20);
 /// How often the relay stores its checkpoint while it moves.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -384,13 +387,15 @@ impl Starter {
         let topics = plan.topics();
         match plan {
             Plan::Worker { consumer, attempts_max, .. } => {
-                let options = self.options(consumer, topics, *attempts_max, WORKER_BATCHES_MAX);
+                let options = self.options(consumer, topics, *attempts_max);
                 let work = Worker::new(self.states.clone());
                 Ok(Consumer::open(options, self.parts.clone(), partition, work).await?.run(stop).boxed())
             }
             Plan::Projector(each) => {
                 let attempts_max = self.config.projection_attempts_max;
-                let options = self.options(&each.consumer, topics, attempts_max, PROJECTION_BATCHES_MAX);
+                let options = self.options(&each.consumer, topics, attempts_max);
+                let options =
+                    consumer::Options { batches_max: PROJECTION_BATCHES_MAX, pace: PROJECTION_PACE, ..options };
                 let work = Projector::new(&each.handler, each.kind.as_deref(), self.target(each).await);
                 Ok(Consumer::open(options, self.parts.clone(), partition, work).await?.run(stop).boxed())
             }
@@ -415,7 +420,8 @@ impl Starter {
         Target { build: each.build.clone(), collections, last }
     }
 
-    fn options(&self, consumer: &str, topics: Vec<String>, attempts_max: u32, batches_max: usize) -> consumer::Options {
+    /// Those of a worker.
+    fn options(&self, consumer: &str, topics: Vec<String>, attempts_max: u32) -> consumer::Options {
         consumer::Options {
             consumer: consumer.to_owned(),
             topics,
@@ -423,7 +429,8 @@ impl Starter {
             lease_ms: self.lease_ms,
             heartbeat_interval: Duration::from_millis(self.config.heartbeat_ms),
             batch_max: BATCH_MAX,
-            batches_max,
+            batches_max: WORKER_BATCHES_MAX,
+            pace: Duration::ZERO,
         }
     }
 }

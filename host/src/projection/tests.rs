@@ -34,6 +34,7 @@ fn options() -> Options {
         heartbeat_interval: Duration::from_secs(10),
         batch_max: 100,
         batches_max: 1,
+        pace: Duration::ZERO,
     }
 }
 

@@ -256,6 +256,7 @@ fn consumer_options(name: &str, topic: &str, setting: &Setting) -> consumer::Opt
         heartbeat_interval: HEARTBEAT,
         batch_max: 8,
         batches_max: setting.batches_max,
+        pace: Duration::ZERO,
     }
 }
 

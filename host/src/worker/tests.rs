@@ -48,6 +48,7 @@ fn options() -> Options {
         heartbeat_interval: Duration::from_secs(10),
         batch_max: 100,
         batches_max: 3,
+        pace: Duration::ZERO,
     }
 }
 

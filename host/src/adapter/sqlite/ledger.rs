@@ -39,10 +39,13 @@ pub(super) struct Stored {
     pub unfinished: Option<bool>,
 }
 
-/// Rows and versions to be written, with what tells whether they changed meanwhile.
+/// A row of a handler's claim on an event as it is written, with what tells whether it changed meanwhile.
+pub(super) type Written = (String, Uuid, Row, u64);
+
+/// Rows and versions to be written.
 #[derive(Debug, Default)]
 pub(super) struct Unwritten {
-    pub rows: Vec<(String, Uuid, Row, u64)>,
+    pub rows: Vec<Written>,
     /// Handled, and covered by the version of their aggregate: they go without ever having had a row.
     pub covered: Vec<(String, Uuid, u64)>,
     pub versions: Vec<(String, String, u64, Timestamp)>,
@@ -226,7 +229,13 @@ impl Ledger {
     }
 
     /// Ends claims that are ours; gives those that are not.
-    pub(super) fn done(&mut self, handler: &str, owner: &Owner, finished: &[Finished], now: Timestamp) -> Vec<Uuid> {
+    pub(super) fn done<'a>(
+        &mut self,
+        handler: &str,
+        owner: &Owner,
+        finished: impl IntoIterator<Item = &'a Finished>,
+        now: Timestamp,
+    ) -> Vec<Uuid> {
         let consumer = self.consumers.entry(handler.to_owned()).or_default();
         let mut lost = Vec::new();
         for event in finished {
@@ -295,30 +304,25 @@ impl Ledger {
         true
     }
 
-    /// The rows of claims that a sink is about to end in a transaction of its own, as they will be; and the
-    /// claims that are not ours. Nothing changes here before [`Ledger::applied`].
+    /// Claims that a sink is about to end in a transaction of its own: those whose row is in the table, as it will be,
+    /// and the ids of those that are not ours. When it is done, [`Ledger::done`] is told.
     pub(super) fn ending(
         &self,
         handler: &str,
         owner: &Owner,
         finished: &[&Finished],
         now: Timestamp,
-    ) -> (Unwritten, HashSet<Uuid>) {
-        let mut ending = Unwritten::default();
+    ) -> (Vec<Written>, HashSet<Uuid>) {
+        let mut ending = Vec::new();
         let mut lost = HashSet::new();
-        let mut versions: HashMap<&str, u64> = HashMap::new();
         let rows = self.consumers.get(handler).map(|consumer| &consumer.rows);
         for event in finished {
             match rows.and_then(|rows| rows.get(&event.event_id)) {
                 Some((row, change)) if row.is_of(owner, event.attempt) => {
-                    let version = versions.entry(&row.aggregate_id).or_default();
-                    *version = row.sequence.max(*version);
                     if row.in_table {
                         let mut row = row.clone();
                         row.end(Status::Done, now);
-                        ending.rows.push((handler.to_owned(), event.event_id, row, *change));
-                    } else {
-                        ending.covered.push((handler.to_owned(), event.event_id, *change));
+                        ending.push((handler.to_owned(), event.event_id, row, *change));
                     }
                 }
                 _ => {
@@ -326,38 +330,7 @@ impl Ledger {
                 }
             }
         }
-        let versions = versions.into_iter().map(|(id, version)| (handler.to_owned(), id.to_owned(), version, now));
-        ending.versions.extend(versions);
         (ending, lost)
-    }
-
-    /// Ends the claims whose effects were written. Those without a row stay here until their consumer's checkpoint is
-    /// stored, for whoever asks about them meanwhile.
-    pub(super) fn applied(&mut self, ending: &Unwritten, now: Timestamp) {
-        for (handler, id, change) in &ending.covered {
-            let rows = self.consumers.get_mut(handler).map(|consumer| &mut consumer.rows);
-            let row = rows.and_then(|rows| rows.get_mut(id)).filter(|(_, at)| at == change);
-            if let Some((row, at)) = row {
-                self.changes += 1;
-                self.ended += 1;
-                *at = self.changes;
-                row.end(Status::Done, now);
-            }
-        }
-        self.written(ending);
-    }
-
-    /// Whether a claim is open, and not about to end, of an aggregate whose version is about to pass it: without a row
-    /// it would be taken for handled after a crash.
-    pub(super) fn leaves_behind(&self, handler: &str, ending: &Unwritten) -> bool {
-        let covered = ending.covered.iter().map(|(_, id, _)| id);
-        let ends: HashSet<&Uuid> = ending.rows.iter().map(|(_, id, _, _)| id).chain(covered).collect();
-        let versions: HashMap<&str, u64> =
-            ending.versions.iter().map(|(_, id, version, _)| (&**id, *version)).collect();
-        let passed =
-            |row: &Row| versions.get(row.aggregate_id.as_str()).is_some_and(|version| *version >= row.sequence);
-        let mut rows = self.consumers.get(handler).into_iter().flat_map(|consumer| &consumer.rows);
-        rows.any(|(id, (row, _))| row.is_open() && !ends.contains(id) && passed(row))
     }
 
     /// What ended and is not written; with `all`, the open claims as well, and rows for what needs none. Open ones

@@ -9,8 +9,8 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::connection::{Arguments, Turn};
-use super::ledger::Unwritten;
-use super::registry::{claims_arguments, write_claims};
+use super::ledger::Written;
+use super::registry::{rows_arguments, write_rows};
 use super::{Database, corrupt, failed, get, int, json, search};
 use crate::adapter::rows::{aggregate, left, ours};
 use crate::domain::{Partition, Position};
@@ -23,19 +23,19 @@ use crate::port::read_model::{AppliedBatch, Batch, Document, DocumentKey, Edge, 
 macro_rules! write {
     () => {
         concat!(
-            write_claims!(),
+            write_rows!(),
             "
 INSERT INTO documents (build, collection, id, owner_type, owner_id, version, text_is_stale, body)
-SELECT $4, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, 1,
-       CAST(substr($9, value ->> 5, value ->> 6) AS TEXT)
-  FROM jsonb_each($5)
+SELECT $3, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, 1,
+       CAST(substr($8, value ->> 5, value ->> 6) AS TEXT)
+  FROM jsonb_each($4)
  WHERE true
     ON CONFLICT (build, collection, id) DO UPDATE
    SET owner_id = iif(owner_type = excluded.owner_type AND owner_id = excluded.owner_id, owner_id, NULL),
        version = excluded.version, text_is_stale = 1, body = excluded.body
  WHERE version < excluded.version OR owner_type <> excluded.owner_type OR owner_id <> excluded.owner_id;
 INSERT INTO graph_nodes (build, kind, id, owner_type, owner_id, version, present)
-SELECT $4, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM jsonb_each($6)
+SELECT $3, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM jsonb_each($5)
  WHERE true
     ON CONFLICT (build, kind, id) DO UPDATE
    SET owner_id = iif(owner_type = excluded.owner_type AND owner_id = excluded.owner_id, owner_id, NULL),
@@ -44,26 +44,26 @@ SELECT $4, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, valu
 DELETE FROM graph_edges
  WHERE (build, source_kind, source_id, predicate) IN (
     SELECT s.build, s.source_kind, s.source_id, s.predicate
-      FROM jsonb_each($7) j CROSS JOIN graph_edge_sets s
-     WHERE s.build = $4 AND s.source_kind = j.value ->> 0 AND s.source_id = j.value ->> 1
+      FROM jsonb_each($6) j CROSS JOIN graph_edge_sets s
+     WHERE s.build = $3 AND s.source_kind = j.value ->> 0 AND s.source_id = j.value ->> 1
        AND s.predicate = j.value ->> 2 AND s.version < j.value ->> 5)
    AND (source_kind, source_id, predicate, target_kind, target_id) NOT IN (
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM jsonb_each($8));
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM jsonb_each($7));
 INSERT OR IGNORE INTO graph_edges
-SELECT $4, j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4
-  FROM jsonb_each($8) j
+SELECT $3, j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4
+  FROM jsonb_each($7) j
  WHERE NOT EXISTS (
     SELECT 1 FROM graph_edge_sets s
-     WHERE s.build = $4 AND s.source_kind = j.value ->> 0 AND s.source_id = j.value ->> 1
+     WHERE s.build = $3 AND s.source_kind = j.value ->> 0 AND s.source_id = j.value ->> 1
        AND s.predicate = j.value ->> 2 AND s.version >= j.value ->> 5);
 INSERT INTO graph_edge_sets (build, source_kind, source_id, predicate, owner_type, owner_id, version)
-SELECT $4, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM jsonb_each($7)
+SELECT $3, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM jsonb_each($6)
  WHERE true
     ON CONFLICT (build, source_kind, source_id, predicate) DO UPDATE
    SET owner_id = iif(owner_type = excluded.owner_type AND owner_id = excluded.owner_id, owner_id, NULL),
        version = excluded.version
  WHERE version < excluded.version OR owner_type <> excluded.owner_type OR owner_id <> excluded.owner_id;
-INSERT INTO consumer_checkpoints SELECT $10, $11, $12 WHERE $11 IS NOT NULL
+INSERT INTO consumer_checkpoints SELECT $9, $10, $11 WHERE $10 IS NOT NULL
     ON CONFLICT (consumer, partition) DO UPDATE
    SET position = excluded.position WHERE position < excluded.position;
 COMMIT"
@@ -103,14 +103,11 @@ impl ReadModel for Database {
     async fn apply(&self, batch: Batch<'_>) -> Result<AppliedBatch> {
         let plan = Plan::of(batch.events.iter().enumerate());
         let (ending, mut lost) = self.ending(&batch, &HashSet::new());
-        if self.inner.ledger.lock().leaves_behind(batch.consumer, &ending) {
-            self.write_claims(true, None).await?;
-        }
         self.make_room().await?;
         if plan.foreign.is_empty() && lost.is_empty() {
             match self.inner.writer.run(WRITE, arguments(&batch, &plan, &ending, batch.checkpoint)).await {
                 Ok(_) => {
-                    self.forget(|ledger| ledger.applied(&ending, batch.now)).await;
+                    self.ended(&batch, &lost);
                     return Ok(AppliedBatch::default());
                 }
                 Err(error) if is_refusal(&error) => {}
@@ -127,21 +124,16 @@ impl ReadModel for Database {
         let (ending, gone) = self.ending(&batch, &lost);
         lost.extend(gone);
         let foreign = find_foreign(&mut turn, &batch, &lost).await?;
-        let mut written = Unwritten::default();
         if foreign.is_empty() {
             let plan = Plan::of(left(&batch.events, &lost, &HashSet::new()));
             let checkpoint = if lost.is_empty() { batch.checkpoint } else { None };
             turn.run(WRITE_REST, arguments(&batch, &plan, &ending, checkpoint)).await.map_err(failed)?;
-            written = ending;
+            self.ended(&batch, &lost);
         } else {
             turn.run("ROLLBACK", Arguments::default()).await.map_err(failed)?;
         }
         turn.finish();
-        self.forget(|ledger| {
-            ledger.applied(&written, batch.now);
-            ledger.done_already(batch.consumer, &done);
-        })
-        .await;
+        self.forget(|ledger| ledger.done_already(batch.consumer, &done)).await;
         let fenced = batch.finished.iter().map(|f| f.event_id).filter(|id| lost.contains(id)).collect();
         Ok(AppliedBatch { fenced, foreign })
     }
@@ -182,9 +174,15 @@ impl ReadModel for Database {
 
 impl Database {
     /// The rows of a batch's claims as they will be, without those that are lost; and which of them are lost as well.
-    fn ending(&self, batch: &Batch<'_>, lost: &HashSet<Uuid>) -> (Unwritten, HashSet<Uuid>) {
+    fn ending(&self, batch: &Batch<'_>, lost: &HashSet<Uuid>) -> (Vec<Written>, HashSet<Uuid>) {
         let finished = ours(batch, lost);
         self.inner.ledger.lock().ending(batch.consumer, batch.owner, &finished, batch.now)
+    }
+
+    /// The effects of a batch are written. The versions of its aggregates follow with the next checkpoint, many at
+    /// once; an effect that a crash makes come again before that changes nothing (decision 0009).
+    fn ended(&self, batch: &Batch<'_>, lost: &HashSet<Uuid>) {
+        self.inner.ledger.lock().done(batch.consumer, batch.owner, ours(batch, lost), batch.now);
     }
 }
 
@@ -250,7 +248,7 @@ async fn find_foreign(turn: &mut Turn<'_>, batch: &Batch<'_>, lost: &HashSet<Uui
 fn arguments(
     batch: &Batch<'_>,
     plan: &Plan<'_>,
-    ending: &Unwritten,
+    ending: &[Written],
     checkpoint: Option<(Partition, Position)>,
 ) -> Arguments {
     // Bodies go beside the rows, which name the place of theirs: they need not be quoted, parsed and unquoted.
@@ -293,7 +291,7 @@ fn arguments(
             write.value.iter().map(edge)
         })
         .collect();
-    claims_arguments(ending, ending.rows.len())
+    rows_arguments(ending, ending.len())
         .with(batch.build.to_owned())
         .with(json(&documents))
         .with(json(&nodes))

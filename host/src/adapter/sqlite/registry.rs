@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::connection::Arguments;
-use super::ledger::{Ledger, Row, Stored, Unwritten};
+use super::ledger::{Ledger, Row, Stored, Written};
 use super::{Database, corrupt, failed, get, int, json, limit, unsigned};
 use crate::domain::{Partition, Position, Sequence, Timestamp};
 use crate::port::Result;
@@ -36,8 +36,8 @@ SELECT 2, NULL, NULL, EXISTS (
     SELECT 1 FROM processed_events WHERE handler = $1 AND status IN ('processing', 'failed', 'parked')
 ), NULL, NULL, NULL, NULL, NULL, NULL WHERE $4";
 
-/// Writes rows ($1) and versions ($2). What is done stays as it is.
-macro_rules! write_claims {
+/// Writes rows ($1), of which so many ($2) are not done by now. What is done stays as it is.
+macro_rules! write_rows {
     () => {
         "
 INSERT INTO processed_events (handler, event_id, aggregate_id, sequence_number, status, started_at, owner,
@@ -51,21 +51,21 @@ SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->
        heartbeat_at = excluded.heartbeat_at, processed_at = excluded.processed_at,
        attempt_count = excluded.attempt_count, last_error = excluded.last_error
  WHERE status <> 'done';
-INSERT INTO guard (missing_claims) SELECT 1 WHERE changes() < $3;
-INSERT INTO aggregate_versions (handler, aggregate_id, last_sequence, updated_at)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM jsonb_each($2)
- WHERE true
-    ON CONFLICT (handler, aggregate_id) DO UPDATE
-   SET last_sequence = excluded.last_sequence, updated_at = excluded.updated_at
- WHERE last_sequence < excluded.last_sequence;"
+INSERT INTO guard (missing_claims) SELECT 1 WHERE changes() < $2;"
     };
 }
-pub(super) use write_claims;
+pub(super) use write_rows;
 
 const WRITE: &str = concat!(
     "BEGIN IMMEDIATE;",
-    write_claims!(),
+    write_rows!(),
     "
+INSERT INTO aggregate_versions (handler, aggregate_id, last_sequence, updated_at)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM jsonb_each($3)
+ WHERE true
+    ON CONFLICT (handler, aggregate_id) DO UPDATE
+   SET last_sequence = excluded.last_sequence, updated_at = excluded.updated_at
+ WHERE last_sequence < excluded.last_sequence;
 INSERT INTO consumer_checkpoints SELECT $4, $5, $6 WHERE $4 IS NOT NULL
     ON CONFLICT (consumer, partition) DO UPDATE
    SET position = excluded.position WHERE position < excluded.position;
@@ -126,7 +126,10 @@ impl Database {
         if unwritten.is_empty() && checkpoint.is_none() {
             return Ok(());
         }
-        let arguments = claims_arguments(&unwritten, 0)
+        let versions = &unwritten.versions;
+        let versions: Vec<_> = versions.iter().map(|(h, id, version, at)| (h, id, version, at.0)).collect();
+        let arguments = rows_arguments(&unwritten.rows, 0)
+            .with(json(&versions))
             .with(checkpoint.map(|(consumer, _, _)| consumer.to_owned()))
             .with(checkpoint.map(|(_, partition, _)| i64::from(partition.0)))
             .with(checkpoint.map(|(_, _, position)| int(position.0)));
@@ -200,10 +203,9 @@ impl Database {
     }
 }
 
-/// Rows, versions, and how many rows must not be done already.
-pub(super) fn claims_arguments(unwritten: &Unwritten, rows_min: usize) -> Arguments {
-    let rows: Vec<_> = unwritten
-        .rows
+/// Rows, and how many of them must not be done already.
+pub(super) fn rows_arguments(rows: &[Written], rows_min: usize) -> Arguments {
+    let rows: Vec<_> = rows
         .iter()
         .map(|(handler, id, row, _)| {
             let owner = row.owner.as_ref().map(Owner::to_string);
@@ -213,8 +215,7 @@ pub(super) fn claims_arguments(unwritten: &Unwritten, rows_min: usize) -> Argume
             (handler, id, &row.aggregate_id, row.sequence, status, started, owner, heartbeat, processed, attempt, error)
         })
         .collect();
-    let versions: Vec<_> = unwritten.versions.iter().map(|(h, id, version, at)| (h, id, version, at.0)).collect();
-    Arguments::default().with(json(&rows)).with(json(&versions)).with(limit(rows_min))
+    Arguments::default().with(json(&rows)).with(limit(rows_min))
 }
 
 #[async_trait]

@@ -51,7 +51,7 @@ pub(super) async fn run(bench: &Bench, output: &mut Output) -> Result<Done, Fail
     }
     let clients = bench.concurrency.last().copied().unwrap_or(1);
     let mut host = Host::start(&bench.folder).await?;
-    let orders = Orders::prepare(&host, bench.payload_bytes).await?;
+    let orders = Orders::prepare(&host, bench.payload_bytes, bench.one_request).await?;
     let mut before = 0;
     let mut points = Vec::new();
     for target in &bench.events {

@@ -54,6 +54,9 @@ pub(super) struct Bench {
     /// Size of a command's data.
     #[arg(long, default_value_t = 1024)]
     payload_bytes: usize,
+    /// Send each command with `Prefer: wait`, answered when it is COMPLETED, instead of asking for its status.
+    #[arg(long)]
+    one_request: bool,
     /// A host that runs already, instead of one started on a fresh folder.
     #[arg(long)]
     url: Option<String>,
@@ -87,7 +90,7 @@ pub(super) async fn run(bench: Bench, output: &mut Output) -> Result<Done, Failu
         Some(url) => Host::running(url, bench.token.clone(), bench.pid)?,
         None => Host::start(&bench.folder).await?,
     };
-    let orders = Orders::prepare(&host, bench.payload_bytes).await?;
+    let orders = Orders::prepare(&host, bench.payload_bytes, bench.one_request).await?;
     let warm_up = Size { clients: 8, orders: 40, updates: bench.updates.min(WARM_UP_UPDATES) };
     orders.run(&host, warm_up, &output.bar(warm_up.commands(), "warm up")).await?;
     let mut levels = Vec::new();
@@ -111,7 +114,8 @@ pub(super) async fn run(bench: Bench, output: &mut Output) -> Result<Done, Failu
             app::floors(&Overrides::default().load()?.0).await?
         }
     };
-    let report = report::Report { payload_bytes: bench.payload_bytes, updates: bench.updates, disk, remote, levels };
+    let Bench { payload_bytes, updates, one_request, .. } = bench;
+    let report = report::Report { payload_bytes, updates, one_request, disk, remote, levels };
     output.result(&report.json(), |_| report.text())?;
     Ok(Done::Well)
 }

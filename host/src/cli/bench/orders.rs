@@ -1,5 +1,6 @@
 //! The workload `orders`: virtual clients that each create some orders, then update each several times with the
-//! sequence they were told. A client has one command under way, and sends the next when that one is COMPLETED.
+//! sequence they were told. A client has one command under way, and sends the next when that one is COMPLETED: which it
+//! asks the status for, or waits for with the one request that sends the command.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -30,7 +31,7 @@ impl Size {
 /// What the clients saw.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// From sending to 202, in microseconds, one a command.
+    /// From sending to 202, in microseconds, one a command; none where one request waits for COMPLETED.
     pub accepted_us: Vec<u32>,
     /// From sending to the answer COMPLETED.
     pub completed_us: Vec<u32>,
@@ -48,6 +49,7 @@ pub(super) struct Seen {
 pub(super) struct Orders {
     database: String,
     note: String,
+    one_request: bool,
 }
 
 /// The part of an answer that matters here.
@@ -81,9 +83,10 @@ const BACK_OFF: Duration = Duration::from_millis(20);
 
 impl Orders {
     /// Creates a database and the class `Order` in it.
-    pub async fn prepare(host: &Host, payload_bytes: usize) -> anyhow::Result<Orders> {
-        let database = format!("bench_{}", unique());
-        let mut client = Client::connect(host, &database, "").await?;
+    pub async fn prepare(host: &Host, payload_bytes: usize, one_request: bool) -> anyhow::Result<Orders> {
+        let mut orders = Orders { database: format!("bench_{}", unique()), note: String::new(), one_request };
+        let mut client = Client::connect(host, &orders).await?;
+        let database = &orders.database;
         let create = serde_json::json!({"name": database, "description": "carryall bench"}).to_string();
         client.command("POST", "/api/v1/database/create", create.as_bytes()).await.context("create the database")?;
         let property = |name: &str, kind: &str| serde_json::json!({"name": name, "type": kind, "label": name});
@@ -99,7 +102,8 @@ impl Orders {
         let path = format!("/api/v1/database/{database}/ontology");
         client.command("POST", &path, class.to_string().as_bytes()).await.context("create the class")?;
         let frame = body("o00000000-000000", 0, "").len();
-        Ok(Orders { database, note: "n".repeat(payload_bytes.saturating_sub(frame)) })
+        orders.note = "n".repeat(payload_bytes.saturating_sub(frame));
+        Ok(orders)
     }
 
     /// Runs all clients to their end, and until the last outcome is projected.
@@ -110,7 +114,7 @@ impl Orders {
             // The first clients take what does not divide evenly.
             let share = size.orders / size.clients + usize::from(number < size.orders % size.clients);
             let ids: Vec<String> = (0..share).map(|order| format!("o{run}-{number}-{order}")).collect();
-            clients.push((Client::connect(host, &self.database, &self.note).await?, ids));
+            clients.push((Client::connect(host, self).await?, ids));
         }
         let seen = Rc::new(RefCell::new(Seen::default()));
         let tasks = LocalSet::new();
@@ -135,6 +139,7 @@ struct Client {
     wire: Wire,
     database: String,
     note: String,
+    one_request: bool,
     /// Of the last command: answer times and token.
     last: Last,
     retried: u64,
@@ -142,15 +147,17 @@ struct Client {
 
 #[derive(Default)]
 struct Last {
-    accepted_us: u32,
+    accepted_us: Option<u32>,
     completed_us: u32,
     token: String,
 }
 
 impl Client {
-    async fn connect(host: &Host, database: &str, note: &str) -> anyhow::Result<Client> {
+    async fn connect(host: &Host, orders: &Orders) -> anyhow::Result<Client> {
         let wire = host.connect().await?;
-        Ok(Client { wire, database: database.into(), note: note.into(), last: Last::default(), retried: 0 })
+        let Orders { database, note, one_request } = orders;
+        let (database, note) = (database.clone(), note.clone());
+        Ok(Client { wire, database, note, one_request: *one_request, last: Last::default(), retried: 0 })
     }
 
     async fn run(
@@ -185,7 +192,7 @@ impl Client {
                 };
                 let mut seen = seen.borrow_mut();
                 seen.readable_us.extend(readable_us);
-                seen.accepted_us.push(self.last.accepted_us);
+                seen.accepted_us.extend(self.last.accepted_us);
                 seen.completed_us.push(self.last.completed_us);
                 bar.inc(1);
             }
@@ -198,37 +205,39 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a command, follows it to COMPLETED, gives the command's sequence.
+    /// Sends a command, follows it to COMPLETED, gives the sequence that the next one expects.
     async fn command(&mut self, method: &str, path: &str, body: &[u8]) -> anyhow::Result<u64> {
         let begin = Instant::now();
-        let told = loop {
-            let reply = self.wire.send(method, path, "", body).await?;
+        self.last = Last::default();
+        let headers = if self.one_request { POLL } else { "" };
+        let mut told = loop {
+            let reply = self.wire.send(method, path, headers, body).await?;
             match reply.status {
-                202 => break told(reply.body)?,
+                200 | 202 => break told(reply.body)?,
                 503 if !contains(reply.body, b"outcome_unknown") => self.retried += 1,
                 status => bail!("{method} {path} answers {status}: {}", String::from_utf8_lossy(reply.body)),
             }
             tokio::time::sleep(BACK_OFF).await;
         };
-        self.last.accepted_us = micros(begin);
+        self.last.accepted_us = (!self.one_request).then(|| micros(begin));
+        let sequence =
+            told.result.map(|result| result.sequence_number).context("the answer tells no sequence number")?;
         let status_path = format!("/api/v1/commands/{}/status", told.command_id);
         loop {
+            match told.status.as_str() {
+                "COMPLETED" => break,
+                "FAILED" | "CANCELLED" => bail!("{method} {path} ends {}: {}", told.status, told.error),
+                _ => {}
+            }
             let reply = self.wire.send("GET", &status_path, POLL, b"").await?;
             if reply.status != 200 {
                 bail!("GET {status_path} answers {}: {}", reply.status, String::from_utf8_lossy(reply.body));
             }
-            let now = self::told(reply.body)?;
-            match now.status.as_str() {
-                "COMPLETED" => {
-                    self.last.token = now.consistency_token;
-                    break;
-                }
-                "FAILED" | "CANCELLED" => bail!("{method} {path} ends {}: {}", now.status, now.error),
-                _ => {}
-            }
+            told = self::told(reply.body)?;
         }
         self.last.completed_us = micros(begin);
-        told.result.map(|result| result.sequence_number).context("the 202 tells no sequence number")
+        self.last.token = told.consistency_token;
+        Ok(sequence)
     }
 
     /// Reads the last order as of the last command, and checks that it is what was written.

@@ -14,6 +14,7 @@ use crate::metrics::process::Usage;
 pub(super) struct Report {
     pub payload_bytes: usize,
     pub updates: usize,
+    pub one_request: bool,
     pub disk: Floor,
     pub remote: Floors,
     pub levels: Vec<Level>,
@@ -26,7 +27,8 @@ pub(super) struct Level {
     commands: u64,
     seconds: f64,
     commands_per_second: f64,
-    accepted_ms: Percentiles,
+    /// Absent where one request waits for COMPLETED.
+    accepted_ms: Option<Percentiles>,
     completed_ms: Percentiles,
     /// From sending until a read shows what was written, of every sixteenth command.
     readable_ms: Percentiles,
@@ -82,7 +84,7 @@ pub(super) async fn level(host: &Host, orders: &Orders, size: Size, bar: &Progre
         commands: size.commands(),
         seconds: seen.seconds,
         commands_per_second: commands / seen.seconds,
-        accepted_ms: Percentiles::of(seen.accepted_us),
+        accepted_ms: (!seen.accepted_us.is_empty()).then(|| Percentiles::of(seen.accepted_us)),
         completed_ms: Percentiles::of(seen.completed_us),
         readable_ms: Percentiles::of(seen.readable_us),
         host_cpu_seconds_per_10k: cpu(host_before, host_after),
@@ -103,6 +105,7 @@ impl Report {
             "workload": "orders",
             "payload_bytes": self.payload_bytes,
             "updates_per_order": self.updates,
+            "requests_per_command": if self.one_request { 1 } else { 2 },
             "floor": self.disk,
             "floor_of_remote_parts": self.remote,
             "levels": self.levels,
@@ -111,6 +114,7 @@ impl Report {
 
     pub fn text(&self) -> String {
         let known = |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.2}"));
+        let requests = if self.one_request { "one request" } else { "two requests" };
         let rows: Vec<Vec<String>> = self
             .levels
             .iter()
@@ -119,7 +123,7 @@ impl Report {
                     level.concurrency.to_string(),
                     level.commands.to_string(),
                     format!("{:.0}", level.commands_per_second),
-                    format!("{:.1} / {:.1}", level.accepted_ms.p50, level.accepted_ms.p99),
+                    level.accepted_ms.map_or_else(|| "-".into(), |ms| format!("{:.1} / {:.1}", ms.p50, ms.p99)),
                     format!("{:.1} / {:.1}", level.completed_ms.p50, level.completed_ms.p99),
                     format!("{:.1} / {:.1}", level.readable_ms.p50, level.readable_ms.p99),
                     known(level.host_cpu_seconds_per_10k),
@@ -150,8 +154,9 @@ impl Report {
             "RETRIED",
         ];
         format!(
-            "orders: created, then updated {} times each with the expected sequence; {} bytes of data; every\n\
-             acknowledgement durable; counted when COMPLETED and projected; generator on the same machine\n\n{}\n\n\
+            "orders: created, then updated {} times each with the expected sequence; {} bytes of data; {requests} a\n\
+             command; every acknowledgement durable; counted when COMPLETED and projected; generator on the same\n\
+             machine\n\n{}\n\n\
              floor of this disk: {:.0} appends of 4 KiB with fdatasync a second; {:.0} new files with their folder\n{}",
             self.updates,
             self.payload_bytes,

@@ -55,6 +55,9 @@ pub struct Options {
     pub batch_max: usize,
     /// Batches under way at once.
     pub batches_max: usize,
+    /// Least time from the beginning of a large batch to that of the next: what comes meanwhile makes it larger, hence
+    /// cheaper.
+    pub pace: Duration,
 }
 
 /// What a consumer needs.
@@ -107,6 +110,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Pages read whose ends are remembered while something in them is not handled; further ones count with the last.
 const READ_MAX: usize = 64;
+/// Aggregates of a batch from which on it shows that more come, and the next one is paced.
+const PACED_MIN: usize = 8;
 /// Longest sleep when there is nothing to do.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -125,6 +130,8 @@ pub struct Consumer<W> {
     under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
     batches: usize,
     last_batch: BatchNumber,
+    /// The next batch begins no sooner.
+    next_batch: Duration,
     marking: bool,
     renewing: bool,
     storing: bool,
@@ -158,6 +165,7 @@ impl<W: Work> Consumer<W> {
             under_way: FuturesUnordered::new(),
             batches: 0,
             last_batch: 0,
+            next_batch: now,
             marking: false,
             renewing: false,
             storing: false,
@@ -237,7 +245,10 @@ impl<W: Work> Consumer<W> {
         if room && self.has_more() {
             return Duration::ZERO;
         }
-        let mut wait = IDLE;
+        let mut wait = match self.next_batch.saturating_sub(now) {
+            Duration::ZERO => IDLE,
+            rest => rest,
+        };
         if self.context.checkpoint() > self.stored.0 {
             wait = wait.min(CHECKPOINT_INTERVAL);
         }
@@ -270,7 +281,9 @@ impl<W: Work> Consumer<W> {
     }
 
     fn has_room(&self) -> bool {
-        self.batches < self.context.options.batches_max && self.context.course.lock().deciding.is_none()
+        self.batches < self.context.options.batches_max
+            && self.context.course.lock().deciding.is_none()
+            && self.context.parts.clock.monotonic() >= self.next_batch
     }
 
     /// Whether the log has more that may be read.
@@ -312,6 +325,9 @@ impl<W: Work> Consumer<W> {
         self.batches += 1;
         let mut aggregates: Vec<Aggregate> = due.iter().map(|(aggregate, _)| aggregate.clone()).collect();
         aggregates.extend(items.iter().map(|(_, item)| item.aggregate.clone()));
+        if aggregates.len() >= PACED_MIN && !self.has_more() {
+            self.next_batch = context.parts.clock.monotonic() + context.options.pace;
+        }
         let work = self.work.clone();
         self.under_way.push(Box::pin(async move {
             let handled = async {

@@ -59,9 +59,9 @@ async fn an_open_claim_that_is_passed_gets_a_row_and_is_not_taken_for_handled() 
         database.claim(consumer, &me, &claims, 1000, T0).await.unwrap();
     }
     database.done(WORKER, &me, &finished(&claims[1..]), T0).await.unwrap();
-    database.settle().await.unwrap();
     let passing = Batch { finished: finished(&claims[1..]), ..batch(&me, &segment(0, 1)) };
     assert!(database.read_model().apply(passing).await.unwrap().fenced.is_empty());
+    database.settle().await.unwrap();
     let next = after_a_crash(&file).await;
     for consumer in [WORKER, PROJECTION] {
         // Its process is gone, whoever that was.
@@ -69,6 +69,31 @@ async fn an_open_claim_that_is_passed_gets_a_row_and_is_not_taken_for_handled() 
         assert_eq!(claimed(&next, consumer, &other, 1).await, Claimed::Yes { attempt: 2 }, "{consumer}");
         assert_eq!(claimed(&next, consumer, &me, 2).await, Claimed::Stale);
     }
+}
+
+#[tokio::test]
+async fn an_effect_whose_version_a_crash_forgot_changes_nothing_when_it_comes_again() {
+    let (folder, me) = (Folder::new(), me());
+    let file = folder.path();
+    let database = Database::open(&file).await.unwrap();
+    let rows = segment(0, 1);
+    let wanted = claims(&rows, EventKind::Domain);
+    database.claim(PROJECTION, &me, &wanted, 1000, T0).await.unwrap();
+    assert!(database.read_model().apply(batch(&me, &rows)).await.unwrap().fenced.is_empty());
+    assert_eq!(database.claim(PROJECTION, &me, &wanted, 1000, T0).await.unwrap(), [Claimed::DuplicateDone]);
+    let body = async |database: &Database| {
+        let sql = "SELECT version, body FROM documents";
+        let rows = database.inner.readers.run(sql, Arguments::default()).await.unwrap();
+        rows.iter().map(|row| (row.get_unchecked(0), row.get_unchecked(1))).collect::<Vec<(i64, String)>>()
+    };
+    let before = body(&database).await;
+    let next = after_a_crash(&file).await;
+    assert_eq!(next.claim(PROJECTION, &me, &wanted, 1000, T0).await.unwrap(), [Claimed::Yes { attempt: 1 }]);
+    assert!(next.read_model().apply(batch(&me, &rows)).await.unwrap().fenced.is_empty());
+    assert_eq!((before.len(), body(&next).await), (1, before));
+    next.settle().await.unwrap();
+    let last = after_a_crash(&file).await;
+    assert_eq!(last.claim(PROJECTION, &me, &wanted, 1000, T0).await.unwrap(), [Claimed::Stale]);
 }
 
 #[tokio::test]

@@ -93,6 +93,7 @@ impl Trial {
             heartbeat_interval: HEARTBEAT,
             batch_max: 100,
             batches_max,
+            pace: Duration::ZERO,
         };
         let consumer = Consumer::open(options, process.parts(), P0, work.clone()).await.unwrap();
         Trial { process, consumer, work }
