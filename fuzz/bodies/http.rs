@@ -99,11 +99,12 @@ async fn router() -> Result<Router, Box<dyn std::error::Error>> {
     let metrics = Metrics::new();
     let states = States::new(store.clone(), catalog.clone(), 1 << 20);
     let services = Services {
-        commands: command::Service::new(store.clone(), catalog, clock.clone(), MismatchMode::Error, &metrics),
+        commands: command::Service::new(store.clone(), catalog.clone(), clock.clone(), MismatchMode::Error, &metrics),
         operations: Operations::new(parking, registry.clone(), clock.clone()),
         queries: query::Service::new(Sources {
             completions: Completions::new(store.clone()),
             store,
+            catalog,
             states,
             read_model,
             registry,

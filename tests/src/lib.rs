@@ -16,6 +16,7 @@ mod server;
 mod servers;
 pub mod services;
 mod shop;
+mod site;
 mod wire;
 
 pub use abuse::abuse;
@@ -32,6 +33,7 @@ pub use random::Random;
 pub use server::{ADMIN_TOKEN, Options, Process, Server, binary, component, run_to_end};
 pub use servers::Servers;
 pub use shop::{Shop, classes};
+pub use site::{Site, end};
 pub use wire::Wire;
 
 /// An id that no earlier run used.

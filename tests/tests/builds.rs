@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use carryall_tests::{Client, Options, Server, abuse, component};
+use carryall_tests::{Client, Options, Server, Site, abuse, component, end};
 use serde_json::{Value, json};
 
 const HANDLERS: &str = "/admin/v1/handlers";
@@ -37,6 +37,11 @@ async fn deploy(operator: &Client, name: &str, bytes: Vec<u8>) -> String {
 /// A host with accounts and their documents in the first form.
 async fn bank(owners: &[&str]) -> Server {
     let server = Server::start(Options::default()).await.unwrap();
+    open(&server, owners).await;
+    server
+}
+
+async fn open(server: &Server, owners: &[&str]) {
     let operator = server.operator();
     deploy(&operator, "account", component("account").unwrap()).await;
     deploy(&operator, "account-projection", component("account-projection").unwrap()).await;
@@ -52,7 +57,6 @@ async fn bank(owners: &[&str]) -> Server {
             document(&client, "accounts", &format!("a-{index:04}"), &done).await;
         }
     }
-    server
 }
 
 async fn deposit(client: &Client, id: &str) -> Value {
@@ -262,4 +266,40 @@ async fn an_operator_has_a_projection_written_anew() {
     let refused = client.post(&format!("{HANDLERS}/account-projection/rebuild"), &json!({})).await.unwrap();
     assert!((401..=403).contains(&refused.status), "{}", refused.text());
     check(&mut server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_build_that_several_processes_make_changes_over_though_one_of_them_dies() {
+    let site = Site::new(3).await;
+    let mut api = site.start("api,relay").await;
+    let mut others = [site.start("instance-worker").await, site.start("projection-worker").await];
+    let mut dying = site.start("projection-worker").await;
+    open(&api, &["ada"; 40]).await;
+    let (operator, client) = (api.operator(), api.client());
+    let digest = deploy(&operator, "account-projection", abuse("accounts_mended").unwrap()).await;
+    dying.kill().unwrap();
+    // A killed member's partitions are another's within ten seconds, and its claims after their lease.
+    let begun = Instant::now();
+    loop {
+        let done = deposit(&client, "a-0003").await;
+        let account = document(&client, "accounts", "a-0003", &done).await;
+        if account["form"] == 2 {
+            break;
+        }
+        assert!(account["balance_cents"].is_u64(), "{account}");
+        assert!(begun.elapsed() < WITHIN, "readers never saw the new build");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let page = accounts(&client).await;
+    assert!(page.len() == 40 && page.iter().all(|one| one["body"]["form"] == 2), "it changes over whole: {page:?}");
+    let build = build_of(&digest);
+    until(&operator, &[(PLAIN, build.as_str()); 3]).await;
+    dying.start_again().await.unwrap();
+    for index in 0..40 {
+        let id = format!("a-{index:04}");
+        let done = deposit(&client, &id).await;
+        assert_eq!(document(&client, "accounts", &id, &done).await["form"], 2);
+    }
+    end(others.iter_mut().chain([&mut dying, &mut api])).await;
+    assert!(site.log().undecided().is_empty());
 }

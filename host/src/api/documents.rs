@@ -77,7 +77,7 @@ pub async fn get_document(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     params.only(&[])?;
-    let read = Read::begin(&api, Source::Documents, &headers).await?;
+    let read = Read::begin(&api, Source::Collection(&collection), &headers).await?;
     let found = api.queries.document_or_missing(&collection, &id).await?;
     principal.check_aggregate(&found.owner)?;
     Ok(read.finish(document(&found)?))
@@ -102,7 +102,7 @@ pub async fn list_documents(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let search = search(&params, filter::parse)?;
-    let read = Read::begin(&api, Source::Documents, &headers).await?;
+    let read = Read::begin(&api, Source::Collection(&collection), &headers).await?;
     let found = api.queries.list(&collection, String::new(), search).await?;
     let seen = found.documents.into_iter().filter(|document| principal.check_aggregate(&document.owner).is_ok());
     let documents = seen.map(|document| DocumentBody { id: document.key.id, body: document.body }).collect();
@@ -135,7 +135,7 @@ pub async fn edges(
     };
     let limit = params.limit()?;
     let after = params.one("after")?.map(edge).transpose()?;
-    let read = Read::begin(&api, Source::Documents, &headers).await?;
+    let read = Read::begin(&api, Source::Graph, &headers).await?;
     let mut found = api.queries.edges(&Node { kind, id }, outgoing, after.as_ref(), limit + 1).await?;
     let more = found.len() > limit;
     found.truncate(limit);

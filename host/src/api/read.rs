@@ -30,7 +30,7 @@ pub struct Read {
 
 impl Read {
     /// Waits as the request asks. Taken before the read model is asked: the headers never promise too much.
-    pub async fn begin(api: &Api, source: Source, headers: &HeaderMap) -> Result<Read, Problem> {
+    pub async fn begin(api: &Api, source: Source<'_>, headers: &HeaderMap) -> Result<Read, Problem> {
         let token = request::consistency(headers)?;
         let asked = request::wait(headers)?;
         let wait = asked.map_or(request::WAIT_DEFAULT, Duration::from_secs);

@@ -19,11 +19,9 @@ use crate::metrics::Metrics;
 use crate::port;
 use crate::port::clock::Clock;
 use crate::port::read_model::ReadModel;
-use crate::port::read_model::builds::{Build, Builds, State, Wanted, consumer_of, plain, shown};
+use crate::port::read_model::builds::{BUNDLED, Build, Builds, State, Wanted, consumer_of, name, plain, shown};
 use crate::state::{self, Parking, Progress};
 
-/// Name of the bundled projection handler: its consumers have fixed names (contract §4).
-const BUNDLED_PROJECTION: &str = "projection";
 /// Events that a build may lack when the consumers of the live one are stopped for it: some batches, which it handles
 /// in a fraction of a second.
 const NEAR: u64 = 1_024;
@@ -332,14 +330,12 @@ fn all_consumers(handler: &str, fold: &fold::Build) -> Vec<String> {
 
 fn projecting_kind(handler: &str, build: &str, kind: &str) -> Option<Projecting> {
     // The sandbox has judged the names in a manifest.
-    let topic = event_topic(&AggregateType::parse(kind).ok()?);
-    let bundled = handler == BUNDLED_PROJECTION;
-    let plain = if bundled { format!("projection_worker:{topic}") } else { format!("{handler}:{kind}") };
+    let aggregates = AggregateType::parse(kind).ok()?;
     Some(Projecting {
-        consumer: consumer_of(build, &plain),
+        consumer: consumer_of(build, &name(handler, &aggregates)),
         handler: handler.to_owned(),
-        topic,
-        kind: (!bundled).then(|| kind.to_owned()),
+        topic: event_topic(&aggregates),
+        kind: (handler != BUNDLED).then(|| kind.to_owned()),
         build: build.to_owned(),
     })
 }
@@ -347,7 +343,7 @@ fn projecting_kind(handler: &str, build: &str, kind: &str) -> Option<Projecting>
 /// The projection whose consumer has this plain name.
 fn handler_of(plain: &str) -> &str {
     match plain.split_once(':') {
-        Some(("projection_worker", _)) => BUNDLED_PROJECTION,
+        Some(("projection_worker", _)) => BUNDLED,
         Some((handler, _)) => handler,
         None => plain,
     }

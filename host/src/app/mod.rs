@@ -118,6 +118,7 @@ fn services(
         operations: command::Operations::new(parts.parking.clone(), parts.registry.clone(), parts.clock.clone()),
         queries: query::Service::new(query::Sources {
             store: parts.events.clone(),
+            catalog: parts.catalog.clone(),
             states: parts.states.clone(),
             read_model: parts.read_model.clone(),
             registry: parts.registry.clone(),

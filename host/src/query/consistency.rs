@@ -1,23 +1,29 @@
 //! Reads that must see a write: waits until what a token means is decided and projected, within a bound. A write never
 //! fails because a projection is late; a read that cannot wait longer says how far it is (contract §2).
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Wanted;
 use super::status::Terminal;
 use super::{Error, Service, Token};
 use crate::domain::{Partition, Position, Timestamp};
+use crate::port::read_model::builds;
+use crate::sandbox::{ActiveHandler, Handler, World};
 
 /// Where a read gets its answer from, hence whom it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum Source<'a> {
     /// The log itself: what is decided is there.
     Log,
     Instances,
     Classes,
     Databases,
-    /// Documents of any projection.
-    Documents,
+    /// Documents of the projection that writes this collection.
+    Collection(&'a str),
+    /// What every projection writes.
+    Graph,
 }
 
 /// How far the projection was that a read was served from.
@@ -30,7 +36,7 @@ pub struct Freshness {
 
 impl Service {
     /// Returns once the read may be served, or says how far the projection is when `wait` is over.
-    pub async fn consistent(&self, source: Source, token: Option<&Token>, wait: Duration) -> Result<(), Error> {
+    pub async fn consistent(&self, source: Source<'_>, token: Option<&Token>, wait: Duration) -> Result<(), Error> {
         let Some(token) = token else { return Ok(()) };
         let deadline = self.sources.clock.monotonic() + wait;
         let places = match token {
@@ -92,7 +98,7 @@ impl Service {
     }
 
     /// How far the projection behind a read is.
-    pub fn freshness(&self, source: Source) -> Freshness {
+    pub fn freshness(&self, source: Source<'_>) -> Freshness {
         let consumers = self.consumers_of(source);
         if consumers.is_empty() {
             let positions = self.all_partitions().map(|p| (p, self.sources.store.end(p))).collect();
@@ -111,33 +117,54 @@ impl Service {
         self.all_partitions().map(|p| (p, progress.least(consumers, p).unwrap_or_default())).collect()
     }
 
-    fn reached(&self, source: Source, consumers: &[String], partition: Partition, position: Position) -> bool {
+    fn reached(&self, source: Source<'_>, consumers: &[String], partition: Partition, position: Position) -> bool {
         match source {
             Source::Log => self.sources.store.end(partition) > position,
             _ => self.sources.progress.least(consumers, partition).is_some_and(|least| least > position),
         }
     }
 
-    fn behind(&self, source: Source, wanted: Wanted) -> Error {
+    fn behind(&self, source: Source<'_>, wanted: Wanted) -> Error {
         Error::Behind { wanted, reached: self.freshness(source).positions }
     }
 
-    fn consumers_of(&self, source: Source) -> Vec<String> {
+    fn consumers_of(&self, source: Source<'_>) -> Vec<String> {
         let name = match source {
             Source::Log => return Vec::new(),
             Source::Instances => "projection_worker:instance_events",
             Source::Classes => "projection_worker:ontology_events",
             Source::Databases => "projection_worker:database_events",
-            Source::Documents => return self.projections(),
+            Source::Collection(collection) => return self.writers_of(collection),
+            Source::Graph => return self.projections(),
         };
         vec![name.to_owned()]
     }
 
-    /// Every projection: which of them writes a collection is not known here.
+    /// The projections in charge whose manifests list the collection. When none does, it may be one of an earlier
+    /// version: any.
+    fn writers_of(&self, collection: &str) -> Vec<String> {
+        let lists = |handler: &Handler| handler.description().collections.iter().any(|each| each.name == collection);
+        let writers = self.in_charge(lists);
+        if writers.is_empty() { self.projections() } else { writers.into_iter().collect() }
+    }
+
+    /// Every projection: those in charge, of which some may not have told yet how far they are, here or from another
+    /// process; and those whose handler cannot be loaded here.
     fn projections(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.sources.progress.settled().into_iter().map(|row| row.name).collect();
-        names.dedup();
-        names.retain(|name| !name.ends_with("_worker") && name != super::admin::RELAY);
-        names
+        let mut names = self.in_charge(|_| true);
+        let settled = self.sources.progress.settled().into_iter().map(|row| row.name);
+        names.extend(settled.filter(|name| !name.ends_with("_worker") && name != super::admin::RELAY));
+        names.into_iter().collect()
+    }
+
+    /// Consumers of the active projection handlers that are so.
+    fn in_charge(&self, is_so: impl Fn(&Handler) -> bool) -> BTreeSet<String> {
+        let active = self.sources.catalog.active();
+        let projections = active.iter().filter(|each| each.handler.world() == World::Projection);
+        let of = |each: &Arc<ActiveHandler>| {
+            let kinds = each.handler.description().kinds.iter();
+            kinds.map(|kind| builds::name(&each.name, kind)).collect::<Vec<_>>()
+        };
+        projections.filter(|each| is_so(&each.handler)).flat_map(of).collect()
     }
 }

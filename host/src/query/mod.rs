@@ -31,6 +31,7 @@ use crate::event_store::EventStore;
 use crate::port::clock::Clock;
 use crate::port::read_model::ReadModel;
 use crate::port::registry::{DeadLetters, Registry};
+use crate::sandbox::Catalog;
 use crate::state::{At, Completions, Folded, Progress, States};
 
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub const PAGE_MAX: usize = 1_000;
 #[derive(Debug)]
 pub struct Sources {
     pub store: EventStore,
+    pub catalog: Arc<Catalog>,
     pub states: States,
     pub read_model: Arc<dyn ReadModel>,
     pub registry: Arc<dyn Registry>,

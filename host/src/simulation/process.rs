@@ -173,6 +173,7 @@ impl Services {
         }
         let queries = query::Service::new(query::Sources {
             store: events.clone(),
+            catalog: catalog.clone(),
             states,
             read_model: database.clone(),
             registry: database.clone(),

@@ -124,6 +124,7 @@ impl Host {
             operations: Operations::new(parking, registry.clone(), clock.clone()),
             queries: query::Service::new(Sources {
                 store: store.clone(),
+                catalog: catalog.clone(),
                 states: States::new(store.clone(), catalog, 1 << 20),
                 read_model: read_model.clone(),
                 registry,

@@ -5,8 +5,11 @@
 
 use async_trait::async_trait;
 
+use crate::domain::{AggregateType, event_topic};
 use crate::port::Result;
 
+/// Name of the bundled projection handler: its consumers have fixed names (contract §4).
+pub const BUNDLED: &str = "projection";
 /// What stands between a consumer's plain name and the build that it writes.
 const AT: char = '@';
 
@@ -97,6 +100,11 @@ pub fn consumer_of(build: &str, plain: &str) -> String {
         Some((_, which)) => format!("{plain}{AT}{which}"),
         None => plain.to_owned(),
     }
+}
+
+/// The plain name of the consumer that a projection handler has for the events of an aggregate type.
+pub fn name(handler: &str, kind: &AggregateType) -> String {
+    if handler == BUNDLED { format!("projection_worker:{}", event_topic(kind)) } else { format!("{handler}:{kind}") }
 }
 
 /// The plain name of a consumer, whichever build it writes.
