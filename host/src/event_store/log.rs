@@ -40,15 +40,32 @@ pub(super) struct Shared {
 }
 
 /// Older segments that readers asked for.
-pub(super) type SegmentCache = quick_cache::sync::Cache<(Partition, SegmentNumber), Arc<Segment>, ByBytes>;
+pub(super) type SegmentCache = quick_cache::sync::Cache<(Partition, SegmentNumber), Cached, ByBytes>;
+
+/// A segment in memory, known to be what was written.
+#[derive(Debug, Clone)]
+pub(super) enum Cached {
+    Whole(Arc<Segment>),
+    /// Of which single events are read: those of a stream lie beside those of others.
+    Frame(Arc<Frame>),
+}
+
+impl Cached {
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Cached::Whole(segment) => &segment.bytes,
+            Cached::Frame(frame) => &frame.bytes,
+        }
+    }
+}
 
 /// Segments weigh their bytes.
 #[derive(Debug, Clone)]
 pub(super) struct ByBytes;
 
-impl Weighter<(Partition, SegmentNumber), Arc<Segment>> for ByBytes {
-    fn weight(&self, _: &(Partition, SegmentNumber), segment: &Arc<Segment>) -> u64 {
-        segment.bytes.len() as u64
+impl Weighter<(Partition, SegmentNumber), Cached> for ByBytes {
+    fn weight(&self, _: &(Partition, SegmentNumber), segment: &Cached) -> u64 {
+        segment.bytes().len() as u64
     }
 }
 
@@ -127,23 +144,25 @@ impl Log {
             return Ok(segment);
         }
         let cache = &self.shared.cache;
-        if let Some(segment) = cache.get(&(self.partition, number)) {
+        let cached = cache.get(&(self.partition, number));
+        if let Some(Cached::Whole(segment)) = cached {
             return Ok(segment);
         }
         let ahead = self.ahead.lock().take(number);
-        let segment = match ahead {
-            Some(segment) => segment,
-            None => {
+        let segment = match (ahead, cached) {
+            (Some(segment), _) => segment,
+            (None, Some(frame)) => Arc::new(self.decode(number, frame.bytes().clone())?),
+            (None, None) => {
                 let before = number.0.checked_sub(1).map(|before| (self.partition, SegmentNumber(before)));
                 // Who asks for one segment after another will ask for the next ones as well.
                 let fetched = match before.and_then(|before| cache.peek(&before)) {
-                    Some(before) => self.read_on(number, before.bytes.len()).await?,
-                    None => self.fetch(number).await?,
+                    Some(Cached::Whole(before)) => self.read_on(number, before.bytes.len()).await?,
+                    _ => self.fetch(number).await?,
                 };
                 Arc::new(fetched.ok_or_else(|| self.missing(number))?)
             }
         };
-        cache.insert((self.partition, number), segment.clone());
+        cache.insert((self.partition, number), Cached::Whole(segment.clone()));
         Ok(segment)
     }
 

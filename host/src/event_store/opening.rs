@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quick_cache::sync::DefaultLifecycle;
+use quick_cache::{DefaultHashBuilder, OptionsBuilder};
 use tokio::sync::watch;
 
 use super::indexer::broken;
@@ -66,6 +68,15 @@ async fn store_meta(
     Err(Error::Port(port::Error::Unavailable { what: "the object store", reason }))
 }
 
+/// A cache in one piece: of several, none would have room for a segment of the greatest size.
+fn segment_cache(bytes_max: usize) -> SegmentCache {
+    let items = (bytes_max / SEGMENT_BYTES_GUESS).max(16);
+    let options =
+        OptionsBuilder::new().estimated_items_capacity(items).weight_capacity(bytes_max as u64).shards(1).build();
+    let options = options.expect("capacities are given");
+    SegmentCache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default())
+}
+
 /// Opens every partition.
 pub(super) async fn open(
     options: Options,
@@ -74,8 +85,7 @@ pub(super) async fn open(
     clock: Arc<dyn Clock>,
 ) -> Result<(Arc<Shared>, Vec<Opened>, OpenReport), Error> {
     let (meta, created) = store_meta(&options, objects.as_ref(), clock.as_ref()).await?;
-    let items = options.cache_bytes_max / SEGMENT_BYTES_GUESS;
-    let cache = SegmentCache::with_weighter(items.max(16), options.cache_bytes_max as u64, ByBytes);
+    let cache = segment_cache(options.cache_bytes_max);
     let shared = Arc::new(Shared { store: meta.store, options, objects, index, clock, cache });
     let mut report = OpenReport { created, rebuilt: None, folded_events: 0 };
     // Each round that does not empty the database found that another process had done so: the rounds end.

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::log::Log;
+use super::log::{Cached, Log};
 use super::view::after;
 use super::{Error, Record};
 use crate::codec::pack::{self, Pack};
@@ -160,8 +160,9 @@ impl Log {
         let sources = together.into_iter().map(|rows| async {
             let number = rows[0].segment;
             let in_memory = self.view.lock().segment(number);
-            let source = match in_memory.or_else(|| self.shared.cache.get(&(self.partition, number))) {
-                Some(segment) => Source::Memory(segment),
+            let cached = || self.shared.cache.get(&(self.partition, number));
+            let source = match in_memory.map(Cached::Whole).or_else(cached) {
+                Some(cached) => Source::Memory(cached),
                 None => {
                     let key = segment::key(self.partition, number);
                     Source::Stored(self.shared.objects.get(&key).await?.ok_or_else(|| self.missing(number))?)
@@ -185,7 +186,7 @@ impl Log {
             reason: format!("segment {} does not hold event {}", row.segment, row.event_id),
         };
         let frame = match source {
-            Source::Memory(segment) => {
+            Source::Memory(Cached::Whole(segment)) => {
                 let record = |row: &EventRow| {
                     let index = row.position.0.checked_sub(segment.header.first_position.0)?;
                     Record::of(&segment, usize::try_from(index).ok()?)
@@ -195,7 +196,14 @@ impl Log {
                     .map(|row| record(row).filter(|record| record.event_id == row.event_id).ok_or_else(|| wrong(row)));
                 return found.collect();
             }
-            Source::Stored(bytes) => self.frame(rows[0].segment, bytes)?,
+            Source::Memory(Cached::Frame(frame)) => frame,
+            Source::Stored(bytes) => {
+                let number = rows[0].segment;
+                let frame = Arc::new(self.frame(number, bytes)?);
+                // Streams next to this one lie in the same segments.
+                self.shared.cache.insert((self.partition, number), Cached::Frame(frame.clone()));
+                frame
+            }
         };
         let record = |row: &EventRow| {
             let index = row.position.0.checked_sub(frame.header.first_position.0);
@@ -210,7 +218,7 @@ impl Log {
 
 /// Where the records of one segment are read from.
 enum Source {
-    Memory(Arc<Segment>),
+    Memory(Cached),
     Stored(Bytes),
 }
 

@@ -142,6 +142,19 @@ impl Services {
         Self::at(workspace, workspace.target.join("services/chaos"))
     }
 
+    /// The PostgreSQL that figures are compared with.
+    pub fn of_peers(workspace: &Workspace) -> anyhow::Result<Services> {
+        Self::at(workspace, workspace.target.join("services/peers"))
+    }
+
+    /// Starts PostgreSQL; gives the folder of its programs, its URL and its process.
+    pub fn postgres(&self) -> anyhow::Result<(PathBuf, String, u32)> {
+        self.up(&[Service::Postgres])?;
+        let process = self.running(Service::Postgres).context("PostgreSQL ended at once")?;
+        let (_, url) = self.variables().into_iter().next().context("PostgreSQL has no URL")?;
+        Ok((postgres::programs().context("PostgreSQL is not installed")?, url, process.pid))
+    }
+
     fn at(workspace: &Workspace, home: PathBuf) -> anyhow::Result<Services> {
         let cache = match std::env::var_os("CARRYALL_SERVICES_CACHE") {
             Some(folder) => std::path::absolute(&folder).context("CARRYALL_SERVICES_CACHE")?,

@@ -22,7 +22,7 @@ pub fn variables(port: u16) -> Vec<(&'static str, String)> {
 }
 
 /// The folder of `postgres`, `initdb` and `pg_isready`: the newest that Debian's layout has, else that of the path.
-fn programs() -> Option<PathBuf> {
+pub fn programs() -> Option<PathBuf> {
     let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = installed
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())

@@ -269,3 +269,27 @@ async fn a_write_is_a_look_for_what_others_wrote() {
     one.end().await;
     two.end().await;
 }
+
+#[tokio::test]
+async fn streams_that_share_a_segment_read_it_once_however_large_it_is() {
+    let (objects, index) = (Arc::new(MemoryStore::new()), Arc::new(MemoryIndex::new()));
+    let process = start(objects.clone(), index.clone(), options()).await;
+    let payload = format!("{{\"note\":\"{}\"}}", "n".repeat(300_000));
+    let accounts: Vec<Aggregate> = (0..10).map(|n| account(&format!("a{n}"))).collect();
+    let appends = accounts.iter().zip(1..).map(|(account, id)| {
+        let drafts = vec![command_draft(Uuid::from_u128(id), account, &payload)];
+        Append { drafts, ..command(id, account, Expected::Any) }
+    });
+    let appended = process.store.append_all(appends.collect()).await;
+    assert!(appended.iter().all(|appended| appended.as_ref().unwrap().records[0].segment == SegmentNumber(0)));
+    process.end().await;
+    let small = Options { recent_bytes_max: 0, cache_bytes_max: 4 << 20, ..options() };
+    let process = start(objects.clone(), index, small).await;
+    let first = process.store.stream(&accounts[0], Sequence(0), 10).await.unwrap();
+    objects.delete(&crate::codec::segment::key(Partition(0), SegmentNumber(0))).await.unwrap();
+    for account in &accounts {
+        let records = process.store.stream(account, Sequence(0), 10).await.unwrap();
+        assert_eq!((records.len(), records[0].line.len()), (1, first[0].line.len()));
+    }
+    process.end().await;
+}
