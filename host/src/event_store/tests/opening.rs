@@ -76,3 +76,23 @@ async fn an_index_that_another_process_moves_while_the_log_is_opened_is_followed
     assert_eq!(numbers(&process.store.append(command(9, &a, Expected::Any)).await.unwrap()), [6]);
     process.end().await;
 }
+
+#[tokio::test]
+async fn an_index_that_is_emptied_under_a_running_process_decides_nothing_until_it_is_whole_again() {
+    let (objects, writer) = fresh().await;
+    let a = account("a");
+    for id in 1..6 {
+        writer.store.append(command(id, &a, Expected::Any)).await.unwrap();
+    }
+    writer.end().await;
+    let index = Arc::new(MemoryIndex::new());
+    let process = start(objects.clone(), index.clone(), options()).await;
+    let store = process.store.store_id();
+    assert!(index.reset(store, &Seen { store: Some(store), watermark: None }).await.unwrap());
+    // Without the watermark it would be refused: an empty index says that there is no such aggregate.
+    let refused = process.store.append(command(9, &a, Expected::Client(5))).await.unwrap_err();
+    assert!(matches!(refused, AppendError::Unavailable(_)), "{refused}");
+    start(objects, index, options()).await.end().await;
+    assert_eq!(numbers(&process.store.append(command(9, &a, Expected::Client(5))).await.unwrap()), [6]);
+    process.end().await;
+}
