@@ -43,7 +43,7 @@ const WORKER_BATCHES_MAX: usize = 3;
 const PROJECTION_BATCHES_MAX: usize = 1;
 /// For the same reason a projection that is busy lets some time pass: a read that waits for its write waits so much
 /// longer at most.
-const PROJECTION_PACE: Duration = Duration::from_millis(20);
+const PROJECTION_PACE: Duration = Duration::from_millis(10);
 /// How often the relay stores its checkpoint while it moves.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
