@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use carryall_tests::{Client, Kafka, Server, Shop, Site, component, end};
 use serde_json::{Value, json};
 
-/// From the kill until everything is decided that was sent up to three seconds after it: a killed member's partitions are
-/// another's within ten seconds (which the chaos tests hold), and what waited is done after that.
+/// From the kill until everything is decided that was sent up to three seconds after it: a killed member's partitions
+/// are another's within ten seconds (which the chaos tests hold), and what waited is done after that.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(15);
 
 async fn ready(server: &Server) -> Vec<String> {

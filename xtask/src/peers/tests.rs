@@ -1,3 +1,4 @@
+//! Figures are read from what programs print, and from `/proc`.
 #![allow(clippy::unwrap_used)]
 
 use super::{median, number, times};

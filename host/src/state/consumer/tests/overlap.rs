@@ -83,6 +83,10 @@ struct Trial {
 
 impl Trial {
     async fn new(batches_max: usize, passes: bool) -> Trial {
+        Trial::paced(batches_max, passes, Duration::ZERO).await
+    }
+
+    async fn paced(batches_max: usize, passes: bool, pace: Duration) -> Trial {
         let process = Store::new().process(Active::default()).await;
         let work = Noting { notes: Arc::default(), endings: watch::Sender::new(HashMap::new()), passes };
         let options = Options {
@@ -93,7 +97,7 @@ impl Trial {
             heartbeat_interval: HEARTBEAT,
             batch_max: 100,
             batches_max,
-            pace: Duration::ZERO,
+            pace,
         };
         let consumer = Consumer::open(options, process.parts(), P0, work.clone()).await.unwrap();
         Trial { process, consumer, work }
@@ -264,6 +268,21 @@ async fn a_claim_whose_answer_was_lost_is_found_again() {
     assert_eq!(trial.process.store.rows(CONSUMER, "processing").await.len(), 1);
     trial.turn().await.unwrap();
     assert_eq!(trial.effects(), "a1", "without waiting for its lease to end");
+}
+
+#[tokio::test]
+async fn after_a_large_batch_the_next_one_waits_for_company_and_after_a_small_one_it_does_not() {
+    let pace = Duration::from_millis(10);
+    let mut trial = Trial::paced(3, true, pace).await;
+    trial.begin(&["a"]).await;
+    trial.begin(&["b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8"]).await;
+    assert_eq!(trial.begun().len(), 2);
+    trial.begin(&["c"]).await;
+    trial.begin(&["d"]).await;
+    assert_eq!(trial.begun().len(), 2, "it waits");
+    trial.process.store.clock.advance(pace);
+    trial.turn().await.unwrap();
+    assert_eq!(trial.begun()[2], batch(3, "c1 d1"), "what came meanwhile is in one batch");
 }
 
 #[tokio::test]
