@@ -89,7 +89,7 @@ async fn an_index_that_is_emptied_under_a_running_process_decides_nothing_until_
     let process = start(objects.clone(), index.clone(), options()).await;
     let store = process.store.store_id();
     assert!(index.reset(store, &Seen { store: Some(store), watermark: None }).await.unwrap());
-    // Without the watermark it would be refused: an empty index says that there is no such aggregate.
+    // An empty index says that no id was ever used: without its watermark it would be believed.
     let refused = process.store.append(command(9, &a, Expected::Client(5))).await.unwrap_err();
     assert!(matches!(refused, AppendError::Unavailable(_)), "{refused}");
     start(objects, index, options()).await.end().await;
