@@ -59,14 +59,20 @@ impl Index for Raced {
     }
 }
 
-#[tokio::test]
-async fn an_index_that_another_process_moves_while_the_log_is_opened_is_followed() {
+/// Five commands of one account, and the process that wrote them gone.
+async fn a_log_of_five() -> (Arc<MemoryStore>, Aggregate) {
     let (objects, writer) = fresh().await;
     let a = account("a");
     for id in 1..6 {
         writer.store.append(command(id, &a, Expected::Any)).await.unwrap();
     }
     writer.end().await;
+    (objects, a)
+}
+
+#[tokio::test]
+async fn an_index_that_another_process_moves_while_the_log_is_opened_is_followed() {
+    let (objects, a) = a_log_of_five().await;
     let index = Arc::new(MemoryIndex::new());
     let (log, shared) = (objects.clone(), index.clone());
     let other = async move { start(log, shared, options()).await.end().await };
@@ -79,12 +85,7 @@ async fn an_index_that_another_process_moves_while_the_log_is_opened_is_followed
 
 #[tokio::test]
 async fn an_index_that_is_emptied_under_a_running_process_decides_nothing_until_it_is_whole_again() {
-    let (objects, writer) = fresh().await;
-    let a = account("a");
-    for id in 1..6 {
-        writer.store.append(command(id, &a, Expected::Any)).await.unwrap();
-    }
-    writer.end().await;
+    let (objects, a) = a_log_of_five().await;
     let index = Arc::new(MemoryIndex::new());
     let process = start(objects.clone(), index.clone(), options()).await;
     let store = process.store.store_id();
