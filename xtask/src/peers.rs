@@ -4,12 +4,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
-use crate::services::Services;
+use crate::services::{Services, times};
 use crate::steps::{Workspace, say};
 
 const LEVELS: [usize; 3] = [1, 16, 128];
@@ -59,21 +59,20 @@ fn compare(workspace: &Workspace, postgres: &Postgres, folder: &Path) -> anyhow:
     let view = script(folder, "view.sql", &format!("{NUMBER}BEGIN;\n{INSERT}{VIEW}COMMIT;\n"))?;
     say("| clients | | commands/s | CPU s/10,000 |\n|---|---|---|---|");
     for (clients, commands) in LEVELS.into_iter().zip(COMMANDS) {
-        let mut turns: [Vec<Figures>; 4] = Default::default();
-        for _ in 0..TURNS {
-            turns[0].push(postgres.bench(clients, &insert)?);
-            turns[1].push(postgres.bench(clients, &view)?);
-            turns[2].push(ours(workspace, clients, commands, &[])?);
-            turns[3].push(ours(workspace, clients, commands, &["--one-request"])?);
-        }
-        let names = [
-            "PostgreSQL, an insert",
-            "PostgreSQL, an insert and a row of a view",
-            "Carryall, command and status",
-            "Carryall, one request that waits",
+        let contenders: [(&str, &dyn Fn() -> anyhow::Result<Figures>); 4] = [
+            ("PostgreSQL, an insert", &|| postgres.bench(clients, &insert)),
+            ("PostgreSQL, an insert and a row of a view", &|| postgres.bench(clients, &view)),
+            ("Carryall, command and status", &|| ours(workspace, clients, commands, &[])),
+            ("Carryall, one request that waits", &|| ours(workspace, clients, commands, &["--one-request"])),
         ];
-        for (name, turns) in names.into_iter().zip(&mut turns) {
-            let (rate, cpu) = median(turns);
+        let mut turns = contenders.map(|_| Vec::with_capacity(TURNS));
+        for _ in 0..TURNS {
+            for ((_, turn), figures) in contenders.iter().zip(&mut turns) {
+                figures.push(turn()?);
+            }
+        }
+        for ((name, _), figures) in contenders.iter().zip(&mut turns) {
+            let (rate, cpu) = median(figures);
             say(&format!("| {clients} | {name} | {rate:.0} | {cpu:.2} |"));
         }
     }
@@ -108,21 +107,13 @@ impl Postgres {
     /// User and system time of the server, of its children, and of those that have ended.
     fn cpu_seconds(&self) -> anyhow::Result<f64> {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid)).context("see children")?;
-        let mut ticks = times(self.pid)?.iter().sum::<u64>();
+        let mut ticks = times(self.pid).context("PostgreSQL has ended")?.iter().sum::<u64>();
         for child in children.split_whitespace() {
             // One that ends meanwhile is counted with its parent.
-            ticks += child.parse().ok().and_then(|pid| times(pid).ok()).map_or(0, |times| times[0] + times[1]);
+            ticks += child.parse().ok().and_then(times).map_or(0, |times| times[0] + times[1]);
         }
         Ok(ticks as f64 / 100.0)
     }
-}
-
-/// Ticks of a hundredth of a second: user, system, and both of the children that have ended.
-fn times(pid: u32) -> anyhow::Result<[u64; 4]> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("look at process {pid}"))?;
-    let (_, fields) = stat.rsplit_once(") ").context("a name before the state")?;
-    let fields: Vec<u64> = fields.split(' ').skip(11).take(4).map_while(|field| field.parse().ok()).collect();
-    fields.try_into().ok().context("four times")
 }
 
 fn ours(workspace: &Workspace, clients: usize, commands: &str, more: &[&str]) -> anyhow::Result<Figures> {
@@ -138,8 +129,7 @@ fn ours(workspace: &Workspace, clients: usize, commands: &str, more: &[&str]) ->
 
 /// What a program prints.
 fn said(command: &mut Command) -> anyhow::Result<String> {
-    let output =
-        command.stderr(Stdio::piped()).output().with_context(|| format!("start {:?}", command.get_program()))?;
+    let output = command.output().with_context(|| format!("start {:?}", command.get_program()))?;
     let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "{:?} ended with {}: {error}", command.get_program(), output.status);
     Ok(out.into_owned())

@@ -19,6 +19,6 @@ fn the_turn_in_the_middle_counts() {
 
 #[test]
 fn a_process_has_its_times() {
-    assert!(times(std::process::id()).is_ok());
-    assert!(times(u32::MAX).is_err());
+    assert!(times(std::process::id()).is_some());
+    assert!(times(u32::MAX).is_none());
 }

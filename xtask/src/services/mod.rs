@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 
 use crate::steps::{Workspace, say};
+pub use process::times;
 use process::{Process, last_lines};
 
 /// A server on a busy machine; Kafka takes ten seconds on a quiet one.

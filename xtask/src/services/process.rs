@@ -22,14 +22,25 @@ pub struct Process {
     started: u64,
 }
 
+/// What the kernel tells of a process, from the third field on.
+fn fields(pid: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything: what counts comes after the last bracket.
+    Some(stat.trim_end().rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect())
+}
+
+/// Times of a process in ticks of a hundredth of a second: user, system, and both of its children that have ended.
+pub fn times(pid: u32) -> Option<[u64; 4]> {
+    let times: Vec<u64> = fields(pid)?.iter().skip(11).take(4).map_while(|field| field.parse().ok()).collect();
+    times.try_into().ok()
+}
+
 impl Process {
     /// The live process with this pid.
     fn of(pid: u32) -> Option<Process> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name, in brackets, may hold anything: what counts comes after the last bracket, from the 3rd field on.
-        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+        let fields = fields(pid)?;
         let started = fields.get(19)?.parse().ok()?;
-        let ended = matches!(*fields.first()?, "Z" | "X");
+        let ended = matches!(fields.first()?.as_str(), "Z" | "X");
         // The first thread of a process may end before the others do.
         let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
         (!ended || threads > 1).then_some(Process { pid, started })

@@ -182,7 +182,8 @@ impl Database {
     /// The effects of a batch are written. The versions of its aggregates follow with the next checkpoint, many at
     /// once; an effect that a crash makes come again before that changes nothing (decision 0009).
     fn ended(&self, batch: &Batch<'_>, lost: &HashSet<Uuid>) {
-        self.inner.ledger.lock().done(batch.consumer, batch.owner, ours(batch, lost), batch.now);
+        let ours = batch.finished.iter().filter(|event| !lost.contains(&event.event_id));
+        self.inner.ledger.lock().done(batch.consumer, batch.owner, ours, batch.now);
     }
 }
 

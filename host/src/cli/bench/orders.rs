@@ -72,7 +72,7 @@ struct Told202 {
     sequence_number: u64,
 }
 
-/// A status long poll is asked again after this.
+/// How long the host may wait for COMPLETED before it answers, and is asked again.
 const POLL: &str = "prefer: wait=20\r\n";
 /// How long the last read may wait for the projection.
 const READ_WITHIN: &str = "prefer: wait=60\r\n";
