@@ -104,13 +104,11 @@ impl ProjectionHandler for Projection {
                 Ok(vec![Write::put(CLASSES, id, &body)?])
             }
             Event::ClassDeleted(_) => Ok(vec![Write::remove(CLASSES, id)]),
-            Event::InstanceCreated(written) => write_instance(event, written, &at, &at),
+            Event::InstanceCreated(written) => write_instance(event, written, None, &at),
             Event::InstanceUpdated(written) => {
                 // Without a document this is an update delivered again after a deletion: its writes are stale,
                 // and the versions of the read model keep them from taking effect.
-                let earlier: Option<Earlier> = documents.get(INSTANCES, id)?;
-                let created_at = earlier.map_or_else(|| at.clone(), |earlier| earlier.created_at);
-                write_instance(event, written, &created_at, &at)
+                write_instance(event, written, documents.get(INSTANCES, id)?, &at)
             }
             Event::InstanceDeleted(deleted) => {
                 let node = Node::new(&deleted.class_id, id);
@@ -127,11 +125,12 @@ impl ProjectionHandler for Projection {
     }
 }
 
+/// The node comes and goes with the document: where there is one, there is the other.
 fn write_instance(
     event: &Recorded<Event>,
     written: &InstanceWritten,
-    created_at: &str,
-    updated_at: &str,
+    earlier: Option<Earlier>,
+    at: &str,
 ) -> Result<Vec<Write>, Fault> {
     let id = &event.source.id;
     let body = InstanceDocument {
@@ -140,11 +139,14 @@ fn write_instance(
         db_name: &written.db_name,
         data: &written.data,
         sequence_number: event.seq,
-        created_at,
-        updated_at,
+        created_at: earlier.as_ref().map_or(at, |earlier| &earlier.created_at),
+        updated_at: at,
     };
     let node = Node::new(&written.class_id, id);
-    let mut writes = vec![Write::put(INSTANCES, id, &body)?, Write::PutNode(node.clone())];
+    let mut writes = vec![Write::put(INSTANCES, id, &body)?];
+    if earlier.is_none() {
+        writes.push(Write::PutNode(node.clone()));
+    }
     for (predicate, references) in &written.relationships {
         let targets = references
             .iter()

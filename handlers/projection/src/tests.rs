@@ -40,6 +40,15 @@ fn an_instance_keeps_when_it_was_created() {
     assert_eq!(model.node(ID), Some("Product"));
 }
 
+/// An operator may discard the event that created it.
+#[test]
+fn an_update_of_what_has_no_document_brings_the_node_as_well() {
+    let events = history("Instance", ID, [("INSTANCE_UPDATED", written(json!({"name": "Lamp"}), json!({})))]);
+    let model = projected::<Projection>(&events);
+    assert!(model.document("instances", ID).is_some());
+    assert_eq!(model.node(ID), Some("Product"));
+}
+
 #[test]
 fn edges_follow_the_relationships() {
     let events = |count: usize| {

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::parts::Parts;
 use crate::deploy::Deployments;
 use crate::deploy::fold::{self, Deployment};
 use crate::domain::{AggregateType, Partition, Position, event_topic};
@@ -20,6 +19,8 @@ use crate::port;
 use crate::port::clock::Clock;
 use crate::port::read_model::ReadModel;
 use crate::port::read_model::builds::{BUNDLED, Build, Builds, State, Wanted, consumer_of, name, plain, shown};
+use crate::projection::Target;
+use crate::sandbox::ActiveHandler;
 use crate::state::{self, Parking, Progress};
 
 /// Events that a build may lack when the consumers of the live one are stopped for it: some batches, which it handles
@@ -43,7 +44,7 @@ const ACTOR: &str = "system";
 
 /// A consumer that writes a build.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Projecting {
+pub(crate) struct Projecting {
     pub consumer: String,
     pub handler: String,
     pub topic: String,
@@ -53,7 +54,7 @@ pub(super) struct Projecting {
 }
 
 /// What is to run now, and when to look again at the latest.
-pub(super) struct Kept {
+pub(crate) struct Kept {
     pub run: BTreeSet<Projecting>,
     /// Consumers that are to be forgotten once they have ended.
     pub gone: BTreeSet<String>,
@@ -66,50 +67,44 @@ struct Taking {
     ends: Option<Vec<Position>>,
 }
 
+/// What a keeper works with.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    pub builds: Arc<dyn Builds>,
+    pub read_model: Arc<dyn ReadModel>,
+    pub deployments: Deployments,
+    pub events: EventStore,
+    pub parking: Parking,
+    pub progress: Progress,
+    pub metrics: Metrics,
+    pub clock: Arc<dyn Clock>,
+    /// Whether other processes write the same builds.
+    pub is_shared: bool,
+}
+
 /// See the module.
-pub(super) struct Keeper {
-    builds: Arc<dyn Builds>,
-    read_model: Arc<dyn ReadModel>,
-    deployments: Deployments,
-    events: EventStore,
-    parking: Parking,
-    progress: Progress,
-    metrics: Metrics,
-    clock: Arc<dyn Clock>,
-    /// How long it takes until nobody writes to a live build that is being succeeded.
-    stopping: Duration,
+pub(crate) struct Keeper {
+    parts: Parts,
     taking: BTreeMap<String, Taking>,
     /// Builds that did not get there, and when they may try again.
     later: BTreeMap<String, Duration>,
 }
 
 impl Keeper {
-    pub fn new(parts: &Parts) -> Keeper {
-        Keeper {
-            builds: parts.builds.clone(),
-            read_model: parts.read_model.clone(),
-            deployments: parts.deployments.clone(),
-            events: parts.events.clone(),
-            parking: parts.parking.clone(),
-            progress: parts.progress.clone(),
-            metrics: parts.metrics.clone(),
-            clock: parts.clock.clone(),
-            stopping: if parts.bus.follows_log() { Duration::ZERO } else { OTHERS_STOP },
-            taking: BTreeMap::new(),
-            later: BTreeMap::new(),
-        }
+    pub fn new(parts: Parts) -> Keeper {
+        Keeper { parts, taking: BTreeMap::new(), later: BTreeMap::new() }
     }
 
     /// Begins and gives up builds, as the history wants; gives the consumers that are to run.
     pub async fn keep(&mut self) -> Result<Kept, state::Error> {
-        let handlers = self.deployments.handlers();
-        let mut known = self.builds.builds().await?;
+        let handlers = self.parts.deployments.handlers();
+        let mut known = self.parts.builds.builds().await?;
         let mut changed = false;
         for deployment in handlers.values() {
             changed |= self.follow(deployment, &known).await?;
         }
         if changed {
-            known = self.builds.builds().await?;
+            known = self.parts.builds.builds().await?;
         }
         let mut kept = Kept { run: BTreeSet::new(), gone: BTreeSet::new(), again: None };
         for build in &known {
@@ -120,7 +115,8 @@ impl Keeper {
                     all_consumers(&build.handler, fold).iter().for_each(|consumer| self.show(consumer));
                     // Readers wait for them also in a process that began while they were to stop, and never ran them.
                     for each in projecting(deployment, fold) {
-                        self.partitions().for_each(|on| self.progress.note_stored(&each.consumer, on, Position(0)));
+                        self.partitions()
+                            .for_each(|on| self.parts.progress.note_stored(&each.consumer, on, Position(0)));
                     }
                     if !known.iter().any(taking) {
                         kept.run.extend(projecting(deployment, fold));
@@ -128,7 +124,7 @@ impl Keeper {
                 }
                 State::Building | State::Taking => {
                     let all = all_consumers(&build.handler, fold);
-                    all.iter().for_each(|consumer| self.metrics.show_consumer(consumer, &shown(consumer)));
+                    all.iter().for_each(|consumer| self.parts.metrics.show_consumer(consumer, &shown(consumer)));
                     kept.run.extend(projecting(deployment, fold));
                 }
                 State::Dropping => kept.gone.extend(all_consumers(&build.handler, fold)),
@@ -153,8 +149,8 @@ impl Keeper {
 
     /// Gets on with what is under way. Runs when the consumers that [`Keeper::keep`] named run, and no others.
     pub async fn proceed(&mut self) -> Result<(), state::Error> {
-        let handlers = self.deployments.handlers();
-        for build in self.builds.builds().await? {
+        let handlers = self.parts.deployments.handlers();
+        for build in self.parts.builds.builds().await? {
             let Some((deployment, fold)) = find(&handlers, &build) else { continue };
             match build.state {
                 State::Live => {}
@@ -178,19 +174,19 @@ impl Keeper {
         for build in mine().filter(|build| build.name != wanted.name) {
             if matches!(build.state, State::Building | State::Taking) {
                 tracing::info!(build = build.name, wanted = wanted.name, "the unfinished build is given up");
-                changed |= self.builds.turn(&build.name, build.state, State::Dropping).await?;
+                changed |= self.parts.builds.turn(&build.name, build.state, State::Dropping).await?;
             }
         }
         if mine().any(|build| build.name == wanted.name) {
             return Ok(changed);
         }
         // A process that slept may have written to an earlier build of this name after it was deleted.
-        if !self.builds.drop_some(&wanted.name, &all_consumers(&deployment.name, wanted), DROP_ROWS).await? {
+        if !self.parts.builds.drop_some(&wanted.name, &all_consumers(&deployment.name, wanted), DROP_ROWS).await? {
             return Ok(true);
         }
         let collections: Vec<String> = wanted.collections.iter().map(|each| each.name.clone()).collect();
         let (name, handler, asked) = (&wanted.name, &deployment.name, deployment.last.0);
-        self.builds.begin(Wanted { name, handler, asked, collections: &collections }).await?;
+        self.parts.builds.begin(Wanted { name, handler, asked, collections: &collections }).await?;
         failpoint::pass("build.after_begin");
         tracing::info!(build = wanted.name, "a build of a projection begins");
         Ok(true)
@@ -198,13 +194,13 @@ impl Keeper {
 
     /// Lets a build take over when it has nearly caught up, and nothing of it is parked.
     async fn approach(&mut self, build: &Build, of: &Deployment, fold: &fold::Build) -> Result<(), state::Error> {
-        let now = self.clock.monotonic();
+        let now = self.parts.clock.monotonic();
         if self.later.get(&build.name).is_some_and(|later| now < *later) || self.is_parked(of, fold) {
             return Ok(());
         }
-        let near = |partition, at: Position| at.0 + NEAR >= self.events.end(partition).0;
+        let near = |partition, at: Position| at.0 + NEAR >= self.parts.events.end(partition).0;
         if self.all_at(of, fold, near) {
-            self.builds.turn(&build.name, State::Building, State::Taking).await?;
+            self.parts.builds.turn(&build.name, State::Building, State::Taking).await?;
             failpoint::pass("build.after_stop");
         }
         Ok(())
@@ -212,17 +208,19 @@ impl Keeper {
 
     /// Moves the pointer once the build is past everything that the live one may have applied.
     async fn take_over(&mut self, build: &Build, of: &Deployment, fold: &fold::Build) -> Result<(), state::Error> {
-        let now = self.clock.monotonic();
-        let ends: Vec<Position> = self.partitions().map(|partition| self.events.end(partition)).collect();
+        let now = self.parts.clock.monotonic();
+        let ends: Vec<Position> = self.partitions().map(|partition| self.parts.events.end(partition)).collect();
         let taking = self.taking.entry(build.name.clone()).or_insert(Taking { since: now, ends: None });
-        if now.saturating_sub(taking.since) < self.stopping {
+        // How long it takes until nobody writes to a live build that is being succeeded.
+        let stopping = if self.parts.is_shared { OTHERS_STOP } else { Duration::ZERO };
+        if now.saturating_sub(taking.since) < stopping {
             return Ok(());
         }
         let (since, ends) = (taking.since, taking.ends.get_or_insert(ends).clone());
         if now.saturating_sub(since) > TAKING_MAX || self.is_parked(of, fold) {
             tracing::warn!(build = build.name, "a build did not catch up in time; readers keep what they have");
             self.later.insert(build.name.clone(), now + AGAIN);
-            self.builds.turn(&build.name, State::Taking, State::Building).await?;
+            self.parts.builds.turn(&build.name, State::Taking, State::Building).await?;
             return Ok(());
         }
         if !self.all_at(of, fold, |partition, at| at >= ends[usize::from(partition.0)]) {
@@ -230,15 +228,15 @@ impl Keeper {
         }
         // What was handled without an effect is stored now and then only; the comparison is of what is stored.
         let mine: BTreeSet<String> = projecting(of, fold).map(|each| each.consumer).collect();
-        for row in self.progress.consumers().iter().filter(|row| mine.contains(&row.consumer)) {
-            self.read_model.set_checkpoint(&row.consumer, row.partition, row.position).await?;
+        for row in self.parts.progress.consumers().iter().filter(|row| mine.contains(&row.consumer)) {
+            self.parts.read_model.set_checkpoint(&row.consumer, row.partition, row.position).await?;
         }
         let successors = self.successors(build, of, &mine).await?;
         let collections: Vec<String> = fold.collections.iter().map(|each| each.name.clone()).collect();
         let (name, handler, asked) = (&build.name, &build.handler, build.asked);
         failpoint::pass("build.before_take_over");
         let wanted = Wanted { name, handler, asked, collections: &collections };
-        if self.builds.take_over(wanted, &successors).await? {
+        if self.parts.builds.take_over(wanted, &successors).await? {
             failpoint::pass("build.after_take_over");
             mine.iter().for_each(|consumer| self.show(consumer));
             tracing::info!(build = build.name, "readers see the new build");
@@ -253,7 +251,7 @@ impl Keeper {
         of: &Deployment,
         mine: &BTreeSet<String>,
     ) -> Result<Vec<(String, String)>, state::Error> {
-        let known = self.builds.builds().await?;
+        let known = self.parts.builds.builds().await?;
         let live = known.iter().find(|other| other.handler == build.handler && other.state == State::Live);
         let Some(fold) = live.and_then(|live| of.builds.iter().find(|fold| fold.name == live.name)) else {
             return Ok(Vec::new());
@@ -268,32 +266,32 @@ impl Keeper {
     /// Deletes some of what nobody sees any more. What its consumers had set aside has its effect, or shall have none.
     async fn drop_some(&self, build: &Build, fold: &fold::Build) -> Result<(), state::Error> {
         let consumers = all_consumers(&build.handler, fold);
-        for letter in self.parking.of_consumers(&consumers) {
-            match self.parking.retry(letter, ACTOR).await {
+        for letter in self.parts.parking.of_consumers(&consumers) {
+            match self.parts.parking.retry(letter, ACTOR).await {
                 // Another process, or an operator, came first.
                 Err(state::Error::NotParked { .. }) => {}
                 other => drop(other?),
             }
         }
         failpoint::pass("build.before_drop");
-        if self.builds.drop_some(&build.name, &consumers, DROP_ROWS).await? {
+        if self.parts.builds.drop_some(&build.name, &consumers, DROP_ROWS).await? {
             tracing::info!(build = build.name, "the build is deleted");
         }
         Ok(())
     }
 
     fn show(&self, consumer: &str) {
-        self.progress.set_live(consumer);
-        self.metrics.show_consumer(consumer, plain(consumer));
+        self.parts.progress.set_live(consumer);
+        self.parts.metrics.show_consumer(consumer, plain(consumer));
     }
 
     fn is_parked(&self, of: &Deployment, fold: &fold::Build) -> bool {
-        !self.parking.of_consumers(&all_consumers(&of.name, fold)).is_empty()
+        !self.parts.parking.of_consumers(&all_consumers(&of.name, fold)).is_empty()
     }
 
     /// Whether every consumer of a build is at such a position on every partition, as far as this process knows.
     fn all_at(&self, of: &Deployment, fold: &fold::Build, is_there: impl Fn(Partition, Position) -> bool) -> bool {
-        let rows = self.progress.consumers();
+        let rows = self.parts.progress.consumers();
         let at = |consumer: &str, partition| {
             rows.iter().find(|row| row.consumer == consumer && row.partition == partition).map(|row| row.position)
         };
@@ -302,7 +300,7 @@ impl Keeper {
     }
 
     fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
-        (0..self.events.partitions()).map(Partition)
+        (0..self.parts.events.partitions()).map(Partition)
     }
 }
 
@@ -315,6 +313,24 @@ fn find<'a>(handlers: &'a BTreeMap<String, Deployment>, build: &Build) -> Option
 fn projecting<'a>(of: &'a Deployment, fold: &'a fold::Build) -> impl Iterator<Item = Projecting> + use<'a> {
     let kinds = of.version(fold.digest).into_iter().flat_map(|version| &version.manifest.kinds);
     kinds.filter_map(|kind| projecting_kind(&of.name, &fold.name, kind))
+}
+
+/// What a consumer writes, and the version that goes on with it when the active one writes something else.
+pub(crate) async fn target(deployments: &Deployments, each: &Projecting) -> Target {
+    let handlers = deployments.handlers();
+    let known = handlers.get(&each.handler).and_then(|of| of.builds.iter().find(|build| build.name == each.build));
+    let Some(build) = known else {
+        return Target { build: each.build.clone(), collections: Vec::new(), last: None };
+    };
+    let collections = build.collections.iter().map(|each| (each.name.clone(), each.revision)).collect();
+    let last = match deployments.component(build.digest).await {
+        Ok(handler) => Some(Arc::new(ActiveHandler { name: each.handler.as_str().into(), revision: 0, handler })),
+        Err(error) => {
+            tracing::warn!(consumer = each.consumer, %error, "the version that writes this build cannot be loaded");
+            None
+        }
+    };
+    Target { build: each.build.clone(), collections, last }
 }
 
 /// Consumers of all versions that wrote a build.

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::builds::{Keeper, Projecting};
+use super::builds::{self, Keeper, Projecting, target};
 use super::membership;
 use super::parts::Parts;
 use super::start::is_away;
@@ -25,9 +25,9 @@ use crate::error::{Classified as _, Kind};
 use crate::port::bus::{Bus, Share};
 use crate::port::object_store::ObjectStore;
 use crate::port::read_model::builds::Builds;
-use crate::projection::{Projector, Target};
+use crate::projection::Projector;
 use crate::relay::{self, Relay};
-use crate::sandbox::{Active, ActiveHandler, World};
+use crate::sandbox::{Active, World};
 use crate::state::{self, Consumer, Intake, States, consumer, intake};
 use crate::worker::Worker;
 
@@ -148,7 +148,7 @@ impl Consumers {
             names.insert(relay::NAME.to_owned());
         }
         let groups = starter.groups.clone();
-        let keeper = projects.then(|| Keeper::new(parts));
+        let keeper = projects.then(|| Keeper::new(keeper_parts(parts)));
         let mut director = Director { starter, keeper, running: BTreeMap::new() };
         let again = director.direct().await?;
         supervisor.spawn("handlers and builds", director.run(again));
@@ -396,28 +396,10 @@ impl Starter {
                 let options = self.options(&each.consumer, topics, attempts_max);
                 let options =
                     consumer::Options { batches_max: PROJECTION_BATCHES_MAX, pace: PROJECTION_PACE, ..options };
-                let work = Projector::new(&each.handler, each.kind.as_deref(), self.target(each).await);
+                let work = Projector::new(&each.handler, each.kind.as_deref(), target(&self.deployments, each).await);
                 Ok(Consumer::open(options, self.parts.clone(), partition, work).await?.run(stop).boxed())
             }
         }
-    }
-
-    /// What a projector writes, and the version that goes on with it when the active one writes something else.
-    async fn target(&self, each: &Projecting) -> Target {
-        let handlers = self.deployments.handlers();
-        let known = handlers.get(&each.handler).and_then(|of| of.builds.iter().find(|build| build.name == each.build));
-        let Some(build) = known else {
-            return Target { build: each.build.clone(), collections: Vec::new(), last: None };
-        };
-        let collections = build.collections.iter().map(|each| (each.name.clone(), each.revision)).collect();
-        let last = match self.deployments.component(build.digest).await {
-            Ok(handler) => Some(Arc::new(ActiveHandler { name: each.handler.as_str().into(), revision: 0, handler })),
-            Err(error) => {
-                tracing::warn!(consumer = each.consumer, %error, "the version that writes this build cannot be loaded");
-                None
-            }
-        };
-        Target { build: each.build.clone(), collections, last }
     }
 
     /// Those of a worker.
@@ -458,6 +440,20 @@ async fn start_relay(config: &Config, parts: &Parts, supervisor: &Supervisor) ->
         supervisor.spawn(format!("relay on partition {partition}"), relay.run(supervisor.signal()));
     }
     Ok(())
+}
+
+fn keeper_parts(parts: &Parts) -> builds::Parts {
+    builds::Parts {
+        builds: parts.builds.clone(),
+        read_model: parts.read_model.clone(),
+        deployments: parts.deployments.clone(),
+        events: parts.events.clone(),
+        parking: parts.parking.clone(),
+        progress: parts.progress.clone(),
+        metrics: parts.metrics.clone(),
+        clock: parts.clock.clone(),
+        is_shared: !parts.bus.follows_log(),
+    }
 }
 
 fn consumer_parts(parts: &Parts) -> consumer::Parts {

@@ -73,7 +73,7 @@ async fn until(share: &mut watch::Receiver<Share>, is_so: impl Fn(&Share) -> boo
 }
 
 /// Learns how far the consumers of other processes are, from the checkpoints they store.
-pub(super) async fn follow_others(
+pub(crate) async fn follow_others(
     progress: Progress,
     read_model: &dyn ReadModel,
     builds: &dyn Builds,

@@ -6,7 +6,7 @@
 //! Stop: the listener drains while everything else still works, so that requests that wait for an outcome get it; then
 //! consumers finish their batch and store their checkpoints; the log closes last.
 
-mod builds;
+pub(crate) mod builds;
 mod bus;
 mod check;
 mod consumers;

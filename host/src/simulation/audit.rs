@@ -15,10 +15,10 @@ use super::world::World;
 use crate::domain::{EventKind, Partition};
 use crate::event_store::verify;
 use crate::port::index::Index as _;
+use crate::port::read_model::builds::{Builds as _, consumer_of};
 use crate::port::read_model::{DocumentKey, ReadModel as _};
 use crate::port::registry::{DeadLetter, DeadLetters as _};
 use crate::replay::{self, Again, Decisions};
-use crate::tests::BUILD;
 
 /// Commands that are decided again in each run, drawn among all.
 const DECIDED_AGAIN: usize = 5;
@@ -61,9 +61,12 @@ pub fn unfinished(crew: &Crew) -> Option<String> {
     drop(truth);
     // Nothing here waits: these ports are in memory.
     futures_util::FutureExt::now_or_never(async {
+        let builds = world.database.model.builds().await.unwrap();
+        let [build] = &builds[..] else { return Some(format!("there are other builds than the live one: {builds:?}")) };
+        let documents = consumer_of(&build.name, DOCUMENTS);
         let checkpoints = world.database.model.checkpoints().await.unwrap();
         for (partition, end) in ends {
-            for consumer in [ACCOUNTS, THINGS, DOCUMENTS] {
+            for consumer in [ACCOUNTS, THINGS, &documents] {
                 let its = checkpoints.iter().find(|(name, on, _)| name == consumer && *on == partition);
                 let at = its.map_or(0, |(_, _, at)| at.0);
                 if at < end {
@@ -262,7 +265,7 @@ async fn documents(world: &World) -> Result<(), String> {
     let folded = decisions(&world.truth.lock())?;
     for id in ["a", "b"] {
         let key = DocumentKey { collection: "accounts".into(), id: id.into() };
-        let found = world.database.model.documents(Some(BUILD), &[key]).await.unwrap().pop().flatten();
+        let found = world.database.model.documents(None, &[key]).await.unwrap().pop().flatten();
         let found: Option<Value> = found.map(|document| serde_json::from_str(document.body.get()).unwrap());
         let told = found.map(|document| {
             let number = |name: &str| document[name].as_u64().unwrap_or_default();

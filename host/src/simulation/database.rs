@@ -4,8 +4,11 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+
 use super::world::{World, away};
 use crate::port::Result;
+use crate::port::read_model::ReadModel as _;
 use crate::tests::database::{Effect, Rows, Way};
 
 const WHAT: &str = "the database";
@@ -44,8 +47,11 @@ impl Way for SimWay {
 
     fn saw(&self, effect: Effect<'_>) {
         let (world, sim) = (&self.world, &self.world.sim);
+        // Who slept while the build was given up may still write to it: nobody reads that.
         let passed = |consumer: &str, (partition, position)| {
-            world.truth.lock().checkpoint(consumer, partition, position, &world.database.effects.lock());
+            if world.truth.lock().is_worker(consumer) || world.database.build_of(consumer).is_some() {
+                world.truth.lock().checkpoint(consumer, partition, position, &world.database.effects.lock());
+            }
         };
         match effect {
             Effect::Reset { done } => sim.note(&self.who, "was reset", u64::from(done), String::new),
@@ -65,6 +71,15 @@ impl Way for SimWay {
                 }
             }
             Effect::Checkpoint { consumer, at } => passed(consumer, at),
+            Effect::TookOver { successors } => {
+                sim.note(&self.who, "took over", successors.len() as u64, || format!("{successors:?}"));
+                let checkpoints = world.database.model.checkpoints().now_or_never().expect("it is in memory");
+                for (consumer, partition, position) in checkpoints.expect("it never fails") {
+                    for (_, new) in successors.iter().filter(|(old, _)| *old == consumer) {
+                        passed(new, (partition, position));
+                    }
+                }
+            }
         }
     }
 }

@@ -28,22 +28,26 @@ pub fn spawn_mender(crew: &Arc<Crew>) {
     });
 }
 
-/// Puts other versions in charge, or those from before again, so many times.
+/// Puts other versions in charge, or those from before again, or has the projection written anew, so many times.
 pub fn spawn_deployer(crew: &Arc<Crew>, history: &Arc<History>, times: u64) {
     *history.working.lock() += 1;
     let (crew, history) = (crew.clone(), history.clone());
     crew.world.sim.clone().spawn(OUTSIDE, async move {
         for _ in 0..times {
-            let (pause, slot, place, back) = crew.world.sim.draw(|random| {
-                (random.below(2_500), random.index(crew.len()), random.index(versions().len()), random.chance(200))
+            let (pause, slot, place, what) = crew.world.sim.draw(|random| {
+                (random.below(2_500), random.index(crew.len()), random.index(versions().len()), random.below(100))
             });
             crew.world.sim.sleep_ms(pause).await;
             let version = &versions()[place];
-            let deployed = ask(&crew, slot, move |services| async move {
-                if back { services.roll_back(version.name).await } else { services.deploy(version).await }
+            let told = ask(&crew, slot, move |services| async move {
+                match what {
+                    0..25 => services.rebuild("account-projection").await,
+                    25..45 => services.roll_back(version.name).await,
+                    _ => services.deploy(version).await,
+                }
             });
-            let deployed = deployed.await;
-            crew.world.sim.note("op", "deploy", place as u64, || format!("{} {back} {deployed:?}", version.name));
+            let told = told.await;
+            crew.world.sim.note("op", "deploy", place as u64, || format!("{} {what} {told:?}", version.name));
         }
         *history.working.lock() -= 1;
     });

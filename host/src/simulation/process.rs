@@ -1,11 +1,13 @@
 //! One simulated process: the real event store, workers, projection, relay and parking, over ports that fail. It is
 //! started as the app starts it, and dies when its group is killed or one of its tasks ends.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::bus::SimBus;
 use super::clock::SimClock;
@@ -15,22 +17,23 @@ use super::handlers::{BUNDLED, Version, versions};
 use super::objects::SimObjects;
 use super::truth::Consumed;
 use super::world::World;
+use crate::app::builds::{self, Keeper, Projecting};
 use crate::app::membership;
 use crate::command::{self, MismatchMode};
 use crate::deploy::check::Ask;
 use crate::deploy::{self, Deployments};
 use crate::domain::{Digest, EventKind, Partition};
+use crate::error::{Classified as _, Kind};
 use crate::event_store::{self, EventStore};
 use crate::metrics::Metrics;
 use crate::port::clock::Clock;
 use crate::port::registry::Owner;
-use crate::projection::{Projector, Target, collections};
+use crate::projection::Projector;
 use crate::query;
 use crate::relay::{self, Relay};
 use crate::sandbox::Catalog;
+use crate::state::{self, consumer, intake, snapshots};
 use crate::state::{Completions, Consumer, Intake, Parking, Progress, Snapshots, States, Work};
-use crate::state::{consumer, intake, snapshots};
-use crate::tests::BUILD;
 use crate::tests::components::sandbox;
 use crate::tests::database::Database;
 use crate::worker::Worker;
@@ -41,6 +44,8 @@ pub const DOCUMENTS: &str = "account-projection:Account";
 /// Short, so that a run sees many leases expire.
 const LEASE_MS: i64 = 2_000;
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// How often a process looks what others made of the builds that they share.
+const LOOK: Duration = Duration::from_secs(1);
 /// Attempts before an aggregate is parked.
 const ATTEMPTS_MAX: u32 = 2;
 
@@ -101,7 +106,7 @@ impl Services {
         let objects = Arc::new(SimObjects { world: world.clone(), who: who.clone() });
         let database = Arc::new(Database(SimWay { world: world.clone(), who: who.clone() }));
         let bus = Arc::new(SimBus { world: world.clone(), who: who.clone() });
-        let tasks_of = Tasks { world, group, ended };
+        let tasks_of = Tasks { world: world.clone(), group, ended: ended.clone() };
         let metrics = Metrics::new();
         let options = event_store::Options {
             writer: setting.name.clone(),
@@ -153,17 +158,35 @@ impl Services {
             metrics: metrics.clone(),
             owner: Owner { name: setting.name.clone(), run: setting.run },
         };
-        let consumers = Consumers { tasks: &tasks_of, parts: &parts, bus: &bus, setting, stop: &stop };
+        let consumers = Consumers {
+            tasks: tasks_of.clone(),
+            parts,
+            deployments: deployments.clone(),
+            bus: bus.clone(),
+            setting: setting.clone(),
+        };
         for (consumer, topic) in [(ACCOUNTS, "account_commands"), (THINGS, "thing_commands")] {
             let states = states.clone();
-            consumers.join(consumer, topic, move || Worker::new(states.clone()));
+            let worker = move || std::future::ready(Worker::new(states.clone()));
+            consumers.join(consumer, topic, &Running::until(&stop), worker);
         }
-        consumers.join(DOCUMENTS, "account_events", move || {
-            // All versions of it have the same collections.
-            let version = versions().iter().find(|version| version.name == "account-projection");
-            let collections = version.map(|version| collections(&version.handler)).unwrap_or_default();
-            let target = Target { build: BUILD.into(), collections, last: None };
-            Projector::new("account-projection", Some("Account"), target)
+        let keeper = Keeper::new(builds::Parts {
+            builds: database.clone(),
+            read_model: database.clone(),
+            deployments: deployments.clone(),
+            events: events.clone(),
+            parking: parking.clone(),
+            progress: progress.clone(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            is_shared: true,
+        });
+        let director = Director { consumers, keeper, running: BTreeMap::new(), stop: stop.clone() };
+        tasks_of.spawn("builds", director.run());
+        let (others, model, store) = (progress.clone(), database.clone(), objects.clone());
+        let (look, until) = (clock.clone(), stop.clone());
+        tasks_of.spawn("progress of other processes", async move {
+            membership::follow_others(others, &*model, &*model, &*store, &*look, until).await
         });
         for partition in (0..world.partitions).map(Partition) {
             let (events, objects, bus) = (events.clone(), objects.clone(), bus.clone());
@@ -196,6 +219,11 @@ impl Services {
     /// Puts the version before the present one in charge again.
     pub async fn roll_back(&self, name: &str) -> Result<(), deploy::Error> {
         self.deployments.rollback(name, Ask::default(), "op").await.map(drop)
+    }
+
+    /// Has a projection written anew.
+    pub async fn rebuild(&self, name: &str) -> Result<(), deploy::Error> {
+        self.deployments.rebuild(name, None, "op").await.map(drop)
     }
 
     /// The digest that decides or projects under a name in this process.
@@ -261,20 +289,100 @@ fn consumer_options(name: &str, topic: &str, setting: &Setting) -> consumer::Opt
     }
 }
 
-/// Starts consumers as members of their groups, as the app does on a bus between processes.
-struct Consumers<'a> {
-    tasks: &'a Tasks<'a>,
-    parts: &'a consumer::Parts,
-    bus: &'a Arc<SimBus>,
-    setting: &'a Setting,
-    stop: &'a CancellationToken,
+/// A consumer that runs until it is told to stop.
+struct Running {
+    stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
-impl Consumers<'_> {
-    fn join<W, F>(&self, name: &'static str, topic: &'static str, work: F)
+impl Running {
+    fn until(stop: &CancellationToken) -> Running {
+        Running { stop: stop.child_token(), tasks: TaskTracker::new() }
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// Runs the consumers of the builds that the deployment history wants, as the app does.
+struct Director {
+    consumers: Consumers,
+    keeper: Keeper,
+    running: BTreeMap<Projecting, Running>,
+    stop: CancellationToken,
+}
+
+impl Director {
+    async fn run(mut self) -> Result<(), state::Error> {
+        let clock = self.consumers.parts.clock.clone();
+        let mut changes = self.consumers.deployments.changes();
+        loop {
+            let again = match self.direct().await {
+                Ok(again) => again.unwrap_or(LOOK),
+                Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Unknown) => LOOK,
+                Err(error) => return Err(error),
+            };
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(()),
+                changed = changes.changed() => if changed.is_err() { return Ok(()) },
+                () = clock.sleep(again) => {}
+            }
+        }
+    }
+
+    async fn direct(&mut self) -> Result<Option<Duration>, state::Error> {
+        let kept = self.keeper.keep().await?;
+        let unwanted = self.running.keys().filter(|each| !kept.run.contains(*each)).cloned();
+        for each in unwanted.collect::<Vec<_>>() {
+            if let Some(running) = self.running.remove(&each) {
+                running.end().await;
+            }
+        }
+        kept.gone.iter().for_each(|consumer| self.consumers.parts.progress.remove(consumer));
+        for each in kept.run {
+            if !self.running.contains_key(&each) {
+                let running = Running::until(&self.stop);
+                self.consumers.project(&each, &running);
+                self.running.insert(each, running);
+            }
+        }
+        if kept.again.is_some() {
+            self.keeper.proceed().await?;
+        }
+        Ok(kept.again)
+    }
+}
+
+/// Starts consumers as members of their groups, as the app does on a bus between processes.
+struct Consumers {
+    tasks: Tasks,
+    parts: consumer::Parts,
+    deployments: Deployments,
+    bus: Arc<SimBus>,
+    setting: Setting,
+}
+
+impl Consumers {
+    fn project(&self, each: &Projecting, running: &Running) {
+        let (deployments, of) = (self.deployments.clone(), each.clone());
+        self.join(&each.consumer, &each.topic, running, move || {
+            let (deployments, of) = (deployments.clone(), of.clone());
+            async move {
+                let target = builds::target(&deployments, &of).await;
+                Projector::new(&of.handler, of.kind.as_deref(), target)
+            }
+        });
+    }
+
+    fn join<W, F, M>(&self, name: &str, topic: &str, running: &Running, work: F)
     where
         W: Work,
-        F: Fn() -> W + Clone + Send + Sync + 'static,
+        M: Future<Output = W> + Send,
+        F: Fn() -> M + Clone + Send + Sync + 'static,
     {
         let parts = self.parts.clone();
         let intake = Intake::new(
@@ -289,14 +397,15 @@ impl Consumers<'_> {
             },
         );
         for partition in (0..parts.events.partitions()).map(Partition) {
-            let (share, stop, setting) = (intake.share(), self.stop.clone(), self.setting.clone());
+            let (share, stop) = (intake.share(), running.stop.clone());
             let (parts, work) = (parts.clone(), work.clone());
-            self.tasks.spawn(name, async move {
+            let (consumer, options) = (name.to_owned(), consumer_options(name, topic, &self.setting));
+            self.tasks.spawn_until(name, running, async move {
                 let clock = parts.clock.clone();
                 let run = |release| {
-                    let (parts, work, options) = (parts.clone(), work(), consumer_options(name, topic, &setting));
+                    let (parts, work, options, name) = (parts.clone(), work.clone(), options.clone(), &consumer);
                     async move {
-                        let ended = match Consumer::open(options, parts.clone(), partition, work).await {
+                        let ended = match Consumer::open(options, parts.clone(), partition, work().await).await {
                             Ok(consumer) => consumer.run(release).await,
                             Err(error) => Err(error),
                         };
@@ -307,17 +416,18 @@ impl Consumers<'_> {
                 membership::tend(partition, share, &*clock, stop, run).await
             });
         }
-        self.tasks.spawn(name, intake.run(self.stop.clone()));
+        self.tasks.spawn_until(name, running, intake.run(running.stop.clone()));
     }
 }
 
-struct Tasks<'a> {
-    world: &'a Arc<World>,
+#[derive(Clone)]
+struct Tasks {
+    world: Arc<World>,
     group: Group,
-    ended: &'a Ended,
+    ended: Ended,
 }
 
-impl Tasks<'_> {
+impl Tasks {
     /// A task that ends, ends its process: as the app has it.
     fn spawn<E: std::fmt::Display + 'static>(
         &self,
@@ -331,6 +441,24 @@ impl Tasks<'_> {
                 Err(error) => format!("{name}: {error}"),
             };
             ended.lock().get_or_insert(why);
+        });
+    }
+
+    /// The same for one that may end when it was told to.
+    fn spawn_until(
+        &self,
+        name: &str,
+        running: &Running,
+        task: impl Future<Output = Result<(), state::Error>> + Send + 'static,
+    ) {
+        let (stop, here) = (running.stop.clone(), running.tasks.token());
+        self.spawn(name, async move {
+            let ended = task.await;
+            drop(here);
+            if ended.is_ok() && stop.is_cancelled() {
+                std::future::pending::<()>().await;
+            }
+            ended
         });
     }
 }

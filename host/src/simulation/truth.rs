@@ -15,6 +15,7 @@ use crate::codec::checkpoint::Checkpoint;
 use crate::codec::segment::{self, Segment};
 use crate::domain::{Digest, EventKind, Partition, Position, derived_id};
 use crate::event_store::Expected;
+use crate::port::read_model::builds::plain;
 
 /// Stream type of what operators and the host did to consumers.
 const OPERATIONS: &str = "Operations/";
@@ -284,13 +285,17 @@ impl Truth {
     }
 
     fn of(&self, consumer: &str) -> Option<&Consumed> {
-        self.consumed.iter().find(|consumed| consumed.consumer == consumer)
+        self.consumed.iter().find(|consumed| consumed.consumer == plain(consumer))
+    }
+
+    /// Whether a consumer decides commands.
+    pub fn is_worker(&self, consumer: &str) -> bool {
+        self.of(consumer).is_some_and(|consumed| consumed.kind == EventKind::Command)
     }
 
     /// A worker's row says done.
     pub fn done(&self, consumer: &str, event_id: Uuid) {
-        let is_worker = self.of(consumer).is_some_and(|consumed| consumed.kind == EventKind::Command);
-        if is_worker && !self.outcomes.contains_key(&event_id) {
+        if self.is_worker(consumer) && !self.outcomes.contains_key(&event_id) {
             self.sim.broken("I6", format!("{consumer}: {event_id} is done and has no outcome"));
         }
     }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::future::Future;
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -12,6 +13,7 @@ use crate::domain::{Aggregate, Partition, Position, SegmentNumber, Sequence, Tim
 use crate::port::Result;
 use crate::port::index::memory::MemoryIndex;
 use crate::port::index::{Applied, EventRow, Index, Lookup, Seen, SegmentRows, Watermark};
+use crate::port::read_model::builds::{Build, Builds, State, Wanted, consumer_of, plain};
 use crate::port::read_model::{
     AppliedBatch, Batch, Document, DocumentKey, Edge, MemoryReadModel, Node, Query, ReadModel,
 };
@@ -45,6 +47,13 @@ impl Rows {
         }
     }
 
+    /// The build that a consumer writes, unless it is being deleted or gone.
+    pub fn build_of(&self, consumer: &str) -> Option<Build> {
+        let builds = self.model.builds().now_or_never().expect("it is in memory").expect("it never fails");
+        let is_its = |build: &Build| consumer_of(&build.name, plain(consumer)) == consumer;
+        builds.into_iter().find(|build| build.state != State::Dropping && is_its(build))
+    }
+
     pub fn restore(&self, backup: &Rows) {
         self.index.restore(&backup.index);
         self.registry.restore(&backup.registry);
@@ -74,6 +83,10 @@ pub enum Effect<'a> {
     Checkpoint {
         consumer: &'a str,
         at: (Partition, Position),
+    },
+    /// Readers see another build of a projection: consumers of the one before, and those that do the same for it.
+    TookOver {
+        successors: &'a [(String, String)],
     },
 }
 
@@ -284,6 +297,46 @@ impl<W: Way> ReadModel for Database<W> {
                 self.0.rows().model.set_checkpoint(consumer, partition, position).await?;
                 self.0.saw(Effect::Checkpoint { consumer, at: (partition, position) });
                 Ok(())
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl<W: Way> Builds for Database<W> {
+    async fn builds(&self) -> Result<Vec<Build>> {
+        self.0.call("builds", String::new, self.0.rows().model.builds()).await
+    }
+
+    async fn begin(&self, wanted: Wanted<'_>) -> Result<()> {
+        self.0.call("begin", || wanted.name.to_owned(), self.0.rows().model.begin(wanted)).await
+    }
+
+    async fn turn(&self, name: &str, from: State, to: State) -> Result<bool> {
+        let words = || format!("{name} {} to {}", from.as_str(), to.as_str());
+        self.0.call("turn", words, self.0.rows().model.turn(name, from, to)).await
+    }
+
+    async fn take_over(&self, wanted: Wanted<'_>, successors: &[(String, String)]) -> Result<bool> {
+        self.0
+            .call("take over", || wanted.name.to_owned(), async {
+                let done = self.0.rows().model.take_over(wanted, successors).await?;
+                if done {
+                    self.0.saw(Effect::TookOver { successors });
+                }
+                Ok(done)
+            })
+            .await
+    }
+
+    async fn drop_some(&self, name: &str, consumers: &[String], limit: usize) -> Result<bool> {
+        self.0
+            .call("drop", || name.to_owned(), async {
+                let builds = self.0.rows().model.builds().await?;
+                if !builds.iter().any(|build| build.name == name && build.state != State::Dropping) {
+                    self.0.rows().effects.lock().retain(|(consumer, _)| !consumers.contains(consumer));
+                }
+                self.0.rows().model.drop_some(name, consumers, limit).await
             })
             .await
     }

@@ -1,5 +1,6 @@
 //! Decides a wave of commands, at most one of each aggregate, in the sandbox. What guests need to read is fetched
-//! between rounds.
+//! between rounds. The first command goes ahead alone: what it reads, the others mostly read as well, and each of them
+//! is then decided in one go, while its instance and its texts are in the core's cache.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
@@ -22,8 +23,8 @@ use crate::state::{Error, Folded, IN_PLACE_MAX, States, Stream, offload_some};
 const NEEDS_ROUNDS_MAX: usize = 8;
 /// Aggregates that one decision may read (design §3).
 const READS_MAX: usize = 64;
-/// Decisions open at once: each holds an instance of the sandbox's pool between its rounds, and other consumers need
-/// some as well.
+/// Decisions that may be open at once: each holds an instance of the sandbox's pool between its rounds, and other
+/// consumers need some as well.
 const OPEN_DECISIONS_MAX: usize = 48;
 /// Commands that share a thread at least: handing over costs about as much as one decision.
 const JOBS_PER_THREAD_MIN: usize = 2 * IN_PLACE_MAX;
@@ -72,6 +73,9 @@ struct Unread {
     message: String,
 }
 
+/// The states that decisions of a wave asked for, as they were when the first asked.
+type Known = HashMap<Aggregate, Result<Read, Unread>>;
+
 /// A job between rounds.
 struct Open {
     job: Job,
@@ -79,6 +83,7 @@ struct Open {
     decision: Option<Decision>,
     have: Vec<Read>,
     wanted: Vec<Aggregate>,
+    rounds: usize,
 }
 
 enum Step {
@@ -88,48 +93,31 @@ enum Step {
 
 /// Decides every job. The answers come in no particular order.
 pub async fn decide(states: &States, metrics: &Metrics, jobs: Vec<Job>, now: Timestamp) -> Vec<(Job, Answer)> {
+    let Some(own) = jobs.first().map(|job| job.record.partition) else { return Vec::new() };
     let mut done = Vec::with_capacity(jobs.len());
-    let mut jobs = jobs.into_iter();
-    loop {
-        let chunk: Vec<Job> = jobs.by_ref().take(OPEN_DECISIONS_MAX).collect();
-        if chunk.is_empty() {
-            return done;
-        }
-        done.extend(decide_together(states, metrics, chunk, now).await);
-    }
-}
-
-async fn decide_together(states: &States, metrics: &Metrics, jobs: Vec<Job>, now: Timestamp) -> Vec<(Job, Answer)> {
-    let mut done = Vec::with_capacity(jobs.len());
-    let Some(own) = jobs.first().map(|job| job.record.partition) else { return done };
-    let mut open: Vec<Open> = jobs.into_iter().map(Open::new).collect();
-    let mut known: HashMap<Aggregate, Result<Read, Unread>> = HashMap::new();
-    for _round in 0..=NEEDS_ROUNDS_MAX {
-        let steps = run(open, metrics, now).await;
-        open = Vec::new();
-        for step in steps {
+    let mut known = Arc::new(Known::new());
+    let mut jobs = jobs.into_iter().map(Open::new);
+    let mut open: Vec<Open> = jobs.by_ref().take(1).collect();
+    while !open.is_empty() {
+        let mut waiting = Vec::new();
+        for step in run(open, &known, metrics, now).await {
             match step {
                 Step::Done(answered) => done.push(*answered),
-                Step::Needs(job) => open.push(*job),
+                Step::Needs(job) => waiting.push(*job),
             }
         }
-        if open.is_empty() {
-            return done;
-        }
-        let wanted: HashSet<&Aggregate> = open.iter().flat_map(|job| &job.wanted).collect();
+        let wanted: HashSet<&Aggregate> = waiting.iter().flat_map(|job| &job.wanted).collect();
         let missing = wanted.into_iter().filter(|aggregate| !known.contains_key(*aggregate)).cloned().collect();
-        fetch(states, missing, own, &mut known).await;
-        open = open.into_iter().filter_map(|job| job.take_reads(&known, &mut done)).collect();
+        fetch(states, missing, own, Arc::make_mut(&mut known)).await;
+        let places = OPEN_DECISIONS_MAX - waiting.len();
+        open = waiting;
+        open.extend(jobs.by_ref().take(places));
     }
-    done.extend(open.into_iter().map(|job| {
-        let message = format!("needs asked for more in each of {NEEDS_ROUNDS_MAX} rounds");
-        (job.job, Answer::Failed { reason: "limit", message })
-    }));
     done
 }
 
 /// One round for all jobs, spread over the cores.
-async fn run(open: Vec<Open>, metrics: &Metrics, now: Timestamp) -> Vec<Step> {
+async fn run(open: Vec<Open>, known: &Arc<Known>, metrics: &Metrics, now: Timestamp) -> Vec<Step> {
     let size = open.len().div_ceil(*CORES).max(JOBS_PER_THREAD_MIN);
     let mut open = open.into_iter();
     let mut tasks = Vec::new();
@@ -138,20 +126,15 @@ async fn run(open: Vec<Open>, metrics: &Metrics, now: Timestamp) -> Vec<Step> {
         if chunk.is_empty() {
             break;
         }
-        let metrics = metrics.clone();
-        let advance = move |job: Open| job.advance(&metrics, now);
+        let (known, metrics) = (known.clone(), metrics.clone());
+        let advance = move |job: Open| job.advance(&known, &metrics, now);
         tasks.push(offload_some(chunk.len(), move || chunk.into_iter().map(advance).collect::<Vec<_>>()));
     }
     join_all(tasks).await.into_iter().flatten().collect()
 }
 
 /// Loads states that some job asked for and none has loaded yet in this wave.
-async fn fetch(
-    states: &States,
-    missing: Vec<Aggregate>,
-    own: Partition,
-    known: &mut HashMap<Aggregate, Result<Read, Unread>>,
-) {
+async fn fetch(states: &States, missing: Vec<Aggregate>, own: Partition, known: &mut Known) {
     for (aggregate, loaded) in states.load_many(missing, own).await {
         let read = match loaded {
             // What does not exist has no version: the read set alone must say what was read (I8).
@@ -209,35 +192,21 @@ impl Read {
 
 impl Open {
     fn new(job: Job) -> Open {
-        Open { job, folded: None, decision: None, have: Vec::new(), wanted: Vec::new() }
+        Open { job, folded: None, decision: None, have: Vec::new(), wanted: Vec::new(), rounds: 0 }
     }
 
-    /// Moves what was fetched into the job; a job whose reads failed is done.
-    fn take_reads(
-        mut self,
-        known: &HashMap<Aggregate, Result<Read, Unread>>,
-        done: &mut Vec<(Job, Answer)>,
-    ) -> Option<Open> {
-        for aggregate in std::mem::take(&mut self.wanted) {
-            match known.get(&aggregate) {
-                Some(Ok(read)) => self.have.push(read.clone()),
-                Some(Err(Unread { for_good, message })) => {
-                    let message = message.clone();
-                    let answer = match for_good {
-                        true => Answer::Failed { reason: "fault", message },
-                        false => Answer::Unavailable(message),
-                    };
-                    done.push((self.job, answer));
-                    return None;
-                }
-                None => unreachable!("every wanted aggregate was fetched"),
+    /// Moves what it wants into the job, when all of it is known.
+    fn take_reads(&mut self, known: &Known) -> Result<(), Unread> {
+        if self.wanted.iter().all(|aggregate| known.contains_key(aggregate)) {
+            for aggregate in std::mem::take(&mut self.wanted) {
+                self.have.push(known[&aggregate].clone()?);
             }
         }
-        Some(self)
+        Ok(())
     }
 
-    /// Asks `needs`, and decides when it asks for nothing new.
-    fn advance(mut self, metrics: &Metrics, now: Timestamp) -> Step {
+    /// Asks `needs` while what it names is known, and decides when it names nothing new.
+    fn advance(mut self, known: &Known, metrics: &Metrics, now: Timestamp) -> Step {
         let record = self.job.record.clone();
         let parsed = record.envelope().and_then(|envelope| envelope.command().map(|command| (envelope, command)));
         let (envelope, command) = match parsed {
@@ -249,14 +218,27 @@ impl Open {
             let refusal = HostRefusal { code: "predecessor-failed", message };
             return self.finish(&envelope, Ending::Refused(refusal), now);
         }
-        match self.ask(&record, &envelope, &command, metrics) {
-            Ok(Some(ending)) => self.finish(&envelope, ending, now),
-            Ok(None) => Step::Needs(Box::new(self)),
-            Err(AskError::Failure(failure)) => self.failure(&failure),
-            Err(AskError::State(error)) if error.kind() == Kind::Unavailable => {
-                Step::Done(Box::new((self.job, Answer::Unavailable(error.to_string()))))
+        loop {
+            match self.take_reads(known) {
+                Ok(()) if self.wanted.is_empty() => {}
+                Ok(()) => return Step::Needs(Box::new(self)),
+                Err(Unread { for_good: true, message }) => return self.failed("fault", message),
+                Err(Unread { for_good: false, message }) => return self.unavailable(message),
             }
-            Err(AskError::State(error)) => self.failed("fault", error.to_string()),
+            if self.rounds > NEEDS_ROUNDS_MAX {
+                let message = format!("needs asked for more in each of {NEEDS_ROUNDS_MAX} rounds");
+                return self.failed("limit", message);
+            }
+            self.rounds += 1;
+            match self.ask(&record, &envelope, &command, metrics) {
+                Ok(Some(ending)) => return self.finish(&envelope, ending, now),
+                Ok(None) => {}
+                Err(AskError::Failure(failure)) => return self.failure(&failure),
+                Err(AskError::State(error)) if error.kind() == Kind::Unavailable => {
+                    return self.unavailable(error.to_string());
+                }
+                Err(AskError::State(error)) => return self.failed("fault", error.to_string()),
+            }
         }
     }
 
@@ -334,7 +316,7 @@ impl Open {
 
     fn failure(self, failure: &Failure) -> Step {
         if failure.kind() == Kind::Unavailable {
-            return Step::Done(Box::new((self.job, Answer::Unavailable(failure.to_string()))));
+            return self.unavailable(failure.to_string());
         }
         let reason = match failure {
             Failure::Fault { .. } => "fault",
@@ -342,6 +324,10 @@ impl Open {
             Failure::Limit { .. } => "limit",
         };
         self.failed(reason, failure.to_string())
+    }
+
+    fn unavailable(self, message: String) -> Step {
+        Step::Done(Box::new((self.job, Answer::Unavailable(message))))
     }
 
     fn failed(self, reason: &'static str, message: String) -> Step {

@@ -213,4 +213,12 @@ pub const MUTATIONS: &[Mutation] = &[
         find: "            revision: self.job.active.revision,",
         replace: "            revision: if MUTANT { 1 } else { self.job.active.revision },",
     },
+    Mutation {
+        name: "build-passes-what-it-lacks",
+        story: "a build that takes over is said to be at the end of the log, wherever it is",
+        file: "host/src/app/builds.rs",
+        find: "            self.parts.read_model.set_checkpoint(&row.consumer, row.partition, row.position).await?;",
+        replace: "            let at = if MUTANT { self.parts.events.end(row.partition) } else { row.position };
+            self.parts.read_model.set_checkpoint(&row.consumer, row.partition, at).await?;",
+    },
 ];

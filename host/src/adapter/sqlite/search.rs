@@ -134,7 +134,13 @@ pub(super) async fn documents(
     let rows: Vec<_> = keys.iter().map(|key| (&key.collection, &key.id)).collect();
     let arguments = Arguments::default().with(build.map(str::to_owned)).with(json(&rows));
     let mut found = vec![None; keys.len()];
-    for row in &database.inner.readers.run(DOCUMENTS, arguments).await.map_err(failed)? {
+    // Only a projection names a build. It asks between its writes: the writer has those pages in memory, while a
+    // reader drops all it has whenever something was written.
+    let rows = match build {
+        Some(_) => database.inner.writer.run(DOCUMENTS, arguments).await,
+        None => database.inner.readers.run(DOCUMENTS, arguments).await,
+    };
+    for row in &rows.map_err(failed)? {
         let slot = usize::try_from(get::<i64>(row, 6)?).ok().and_then(|slot| found.get_mut(slot));
         *slot.ok_or_else(|| corrupt("a row answers no question"))? = Some(document(row)?);
     }

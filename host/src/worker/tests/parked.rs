@@ -47,12 +47,19 @@ async fn a_failing_command_is_tried_some_times_then_its_aggregate_is_parked() {
 #[tokio::test]
 async fn traps_and_faults_park_without_an_outcome() {
     let process = Store::new().process(together([decider()])).await;
-    for (id, name) in [("fault", "FAULT"), ("trap", "PANIC"), ("needs", "PANIC_IN_NEEDS"), ("output", "UNDECLARED")] {
+    for (id, name) in [
+        ("fault", "FAULT"),
+        ("trap", "PANIC"),
+        ("needs", "PANIC_IN_NEEDS"),
+        ("rounds", "READ_ON"),
+        ("output", "UNDECLARED"),
+    ] {
         process.send(THING, id, name, json!(null)).await;
     }
     let mut worker = worker(&process).await;
     worker.settle(&process).await;
-    for (id, reason) in [("fault", "fault"), ("trap", "trap"), ("needs", "trap"), ("output", "fault")] {
+    let reasons = [("fault", "fault"), ("trap", "trap"), ("needs", "trap"), ("rounds", "limit"), ("output", "fault")];
+    for (id, reason) in reasons {
         assert_eq!(process.parking.letter(CONSUMER, &thing(id)).unwrap().reason, reason);
         assert!(process.told(THING, id).await.is_empty());
     }
