@@ -106,6 +106,9 @@ impl Keeper {
         if changed {
             known = self.parts.builds.builds().await?;
         }
+        for deployment in handlers.values() {
+            self.release_strays(deployment, &known).await?;
+        }
         let mut kept = Kept { run: BTreeSet::new(), gone: BTreeSet::new(), again: None };
         for build in &known {
             let Some((deployment, fold)) = find(&handlers, build) else { continue };
@@ -266,16 +269,32 @@ impl Keeper {
     /// Deletes some of what nobody sees any more. What its consumers had set aside has its effect, or shall have none.
     async fn drop_some(&self, build: &Build, fold: &fold::Build) -> Result<(), state::Error> {
         let consumers = all_consumers(&build.handler, fold);
-        for letter in self.parts.parking.of_consumers(&consumers) {
+        self.release_letters(&consumers).await?;
+        failpoint::pass("build.before_drop");
+        if self.parts.builds.drop_some(&build.name, &consumers, DROP_ROWS).await? {
+            tracing::info!(build = build.name, "the build is deleted");
+        }
+        Ok(())
+    }
+
+    /// Releases what was set aside for a build that is gone: a process that had not seen yet that it is, found nothing
+    /// of what it had written.
+    async fn release_strays(&self, of: &Deployment, known: &[Build]) -> Result<(), state::Error> {
+        let wanted = of.wanted_build().map(|wanted| &wanted.name);
+        let is_gone = |fold: &&fold::Build| Some(&fold.name) != wanted && known.iter().all(|b| b.name != fold.name);
+        for fold in of.builds.iter().filter(is_gone) {
+            self.release_letters(&all_consumers(&of.name, fold)).await?;
+        }
+        Ok(())
+    }
+
+    async fn release_letters(&self, consumers: &[String]) -> Result<(), state::Error> {
+        for letter in self.parts.parking.of_consumers(consumers) {
             match self.parts.parking.retry(letter, ACTOR).await {
                 // Another process, or an operator, came first.
                 Err(state::Error::NotParked { .. }) => {}
                 other => drop(other?),
             }
-        }
-        failpoint::pass("build.before_drop");
-        if self.parts.builds.drop_some(&build.name, &consumers, DROP_ROWS).await? {
-            tracing::info!(build = build.name, "the build is deleted");
         }
         Ok(())
     }

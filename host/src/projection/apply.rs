@@ -97,8 +97,10 @@ impl Step<'_> {
         let mut waiting: HashSet<Aggregate> = HashSet::new();
         for (record, claimed) in records.into_iter().zip(answers) {
             if waiting.contains(&record.aggregate) {
-                if claimed == Claimed::Parked {
-                    claims.release(record.event_id).await?;
+                match claimed {
+                    Claimed::Yes { attempt } => claims.give_back(&record, attempt).await?,
+                    Claimed::Parked => claims.release(record.event_id).await?,
+                    _ => {}
                 }
                 continue;
             }

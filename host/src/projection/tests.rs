@@ -232,6 +232,22 @@ async fn a_stale_write_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_claim_behind_one_that_is_held_elsewhere_is_given_back() {
+    let store = Store::new();
+    let process = store.process(together([accounts()])).await;
+    let opened = open(&process, "a").await;
+    deposit(&process, "a", json!(5)).await;
+    store.claim_elsewhere(CONSUMER, &opened, 30_000).await;
+    let mut projector = projector(&process).await;
+    projector.work().await.unwrap();
+    let held: Vec<uuid::Uuid> = store.rows(CONSUMER, "processing").await.iter().map(|row| row.event_id).collect();
+    assert_eq!(held, [opened.event_id]);
+    store.advance(30_001);
+    projector.settle(&process).await;
+    assert_eq!(balance(&store, "a").await, Some(json!(5)));
+}
+
+#[tokio::test]
 async fn an_event_whose_claim_was_lost_holds_the_checkpoint_back() {
     let store = Store::new();
     let process = store.process(together([accounts()])).await;

@@ -47,9 +47,8 @@ impl Way for SimWay {
 
     fn saw(&self, effect: Effect<'_>) {
         let (world, sim) = (&self.world, &self.world.sim);
-        // Who slept while the build was given up may still write to it: nobody reads that.
         let passed = |consumer: &str, (partition, position)| {
-            if world.truth.lock().is_worker(consumer) || world.database.build_of(consumer).is_some() {
+            if world.is_written(consumer) {
                 world.truth.lock().checkpoint(consumer, partition, position, &world.database.effects.lock());
             }
         };

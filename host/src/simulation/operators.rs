@@ -15,7 +15,10 @@ pub fn spawn_mender(crew: &Arc<Crew>) {
             let (pause, slot, retries) =
                 crew.world.sim.draw(|random| (random.below(1_500) + 300, random.index(crew.len()), random.chance(300)));
             crew.world.sim.sleep_ms(pause).await;
-            let Some(letter) = super::audit::parked(&crew.world).await.pop() else { continue };
+            // Those of a build that is gone are the host's to release.
+            let mut letters = super::audit::parked(&crew.world).await;
+            letters.retain(|letter| crew.world.is_written(&letter.handler));
+            let Some(letter) = letters.pop() else { continue };
             crew.world.sim.note("op", "letter", 0, || format!("{} {retries}", letter.aggregate_id));
             let _told = ask(&crew, slot, |services| async move {
                 match retries {

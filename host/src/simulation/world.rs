@@ -69,6 +69,12 @@ impl World {
         })
     }
 
+    /// Whether a consumer decides commands, or writes a build that is not given up: who slept through that may still
+    /// write to it, and nobody reads it.
+    pub fn is_written(&self, consumer: &str) -> bool {
+        self.truth.lock().is_worker(consumer) || self.database.build_of(consumer).is_some()
+    }
+
     /// Whether a fault of this kind happens now.
     pub fn strikes(&self, kind: impl FnOnce(&Faults) -> u64) -> bool {
         let chance = kind(&self.faults.lock());

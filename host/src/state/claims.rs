@@ -145,6 +145,13 @@ impl Claims {
         Ok(())
     }
 
+    /// Gives a claim back: an event before it is not free yet. Nobody else could take it while it is renewed here, and
+    /// whoever has that one may come to decide this one as well.
+    pub async fn give_back(&self, record: &Record, attempt: u32) -> Result<(), Error> {
+        let why = "an earlier event of this aggregate is not free yet";
+        self.fail(&finished(record, attempt), Status::Failed, why).await
+    }
+
     /// Claims events behind a parked one, and gives them rows that say so.
     pub async fn park_behind(&self, records: &[Record]) -> Result<(), Error> {
         let answers = self.claim(records.iter()).await?;

@@ -27,7 +27,7 @@ use crate::port::clock::manual::ManualClock;
 use crate::port::object_store::ObjectStore;
 use crate::port::object_store::memory::MemoryStore;
 use crate::port::read_model::{DocumentKey, ReadModel as _};
-use crate::port::registry::{ClaimFilter, ClaimRow, MemoryRegistry, Owner, Registry as _};
+use crate::port::registry::{Claim, ClaimFilter, ClaimRow, Claimed, MemoryRegistry, Owner, Registry as _};
 use crate::sandbox::{Active, Catalog};
 use crate::state::{Parking, Progress, States, consumer};
 use database::{Database, Rows};
@@ -123,6 +123,18 @@ impl Store {
 
     pub fn advance(&self, ms: u64) {
         self.clock.advance(Duration::from_millis(ms));
+    }
+
+    /// Another process claims an event, and does not get on.
+    pub async fn claim_elsewhere(&self, consumer: &str, record: &Record, lease_ms: i64) {
+        let owner = Owner { name: "other".into(), run: 1 };
+        let claim = Claim {
+            event_id: record.event_id,
+            aggregate_id: record.aggregate.id.as_str().into(),
+            sequence: record.sequence,
+        };
+        let claimed = self.letters.claim(consumer, &owner, &[claim], lease_ms, self.clock.now()).await.unwrap();
+        assert_eq!(claimed, [Claimed::Yes { attempt: 1 }]);
     }
 
     /// Rows of a consumer with a status, by sequence.

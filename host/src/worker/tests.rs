@@ -182,6 +182,24 @@ async fn held_commands_behind_the_cursor_survive_a_batch_that_was_cut_short() {
     assert_eq!(process.outcome(waiting.event_id).await, ["NOTED"]);
 }
 
+/// Whoever holds the first one comes to the next as well, and must find it free.
+#[tokio::test]
+async fn a_claim_behind_one_that_is_held_elsewhere_is_given_back() {
+    let store = Store::new();
+    let process = store.process(together([decider()])).await;
+    let first = process.send(THING, "a", "ECHO", small()).await;
+    let second = process.send(THING, "a", "ECHO", small()).await;
+    store.claim_elsewhere(CONSUMER, &first, 30_000).await;
+    let mut worker = worker(&process).await;
+    worker.work().await.unwrap();
+    let held: Vec<uuid::Uuid> = store.rows(CONSUMER, "processing").await.iter().map(|row| row.event_id).collect();
+    assert_eq!(held, [first.event_id]);
+    assert!(process.told(THING, "a").await.is_empty());
+    store.advance(30_001);
+    worker.settle(&process).await;
+    assert_eq!(decided(&process, "a").await, [first.event_id, second.event_id]);
+}
+
 #[tokio::test]
 async fn two_workers_give_each_command_one_outcome() {
     let store = Store::new();

@@ -92,8 +92,10 @@ impl Wave<'_> {
         for ((index, record, open), claimed) in owners.into_iter().zip(answers) {
             let aggregate = &record.aggregate;
             if stopped.contains(&index) {
-                if open && claimed == Claimed::Parked {
-                    self.context.claims.release(record.event_id).await?;
+                match claimed {
+                    Claimed::Yes { attempt } if open => self.context.claims.give_back(&record, attempt).await?,
+                    Claimed::Parked if open => self.context.claims.release(record.event_id).await?,
+                    _ => {}
                 }
                 continue;
             }
