@@ -1,5 +1,6 @@
 //! A host process on a folder of its own.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -346,7 +347,9 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Below the ports that outgoing connections get: one of those could take it while its server is started again.
 fn free_address() -> anyhow::Result<String> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").context("find a free port")?;
-    Ok(listener.local_addr()?.to_string())
+    let drawn = || 16_384 + RandomState::new().hash_one(()) % 16_384;
+    let free = (0..100).map(|_| format!("127.0.0.1:{}", drawn())).find(|at| std::net::TcpListener::bind(at).is_ok());
+    free.context("find a free port")
 }

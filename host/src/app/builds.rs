@@ -51,6 +51,8 @@ pub(crate) struct Projecting {
     /// Aggregate type it is limited to.
     pub kind: Option<String>,
     pub build: String,
+    /// [`Build::asked`]: a build of the same name that was begun anew is another.
+    pub asked: u64,
 }
 
 /// What is to run now, and when to look again at the latest.
@@ -85,6 +87,8 @@ pub(crate) struct Parts {
 /// See the module.
 pub(crate) struct Keeper {
     parts: Parts,
+    /// [`Build::asked`] of the builds that were seen, by name.
+    seen: BTreeMap<String, u64>,
     taking: BTreeMap<String, Taking>,
     /// Builds that did not get there, and when they may try again.
     later: BTreeMap<String, Duration>,
@@ -92,7 +96,7 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub fn new(parts: Parts) -> Keeper {
-        Keeper { parts, taking: BTreeMap::new(), later: BTreeMap::new() }
+        Keeper { parts, seen: BTreeMap::new(), taking: BTreeMap::new(), later: BTreeMap::new() }
     }
 
     /// Begins and gives up builds, as the history wants; gives the consumers that are to run.
@@ -106,31 +110,32 @@ impl Keeper {
         if changed {
             known = self.parts.builds.builds().await?;
         }
-        for deployment in handlers.values() {
-            self.release_strays(deployment, &known).await?;
-        }
         let mut kept = Kept { run: BTreeSet::new(), gone: BTreeSet::new(), again: None };
         for build in &known {
             let Some((deployment, fold)) = find(&handlers, build) else { continue };
             let taking = |other: &Build| other.handler == build.handler && other.state == State::Taking;
+            let all = all_consumers(&build.handler, fold);
+            // It was deleted and begun anew while this process did not look: what it knows is of the other one.
+            if self.seen.insert(build.name.clone(), build.asked).is_some_and(|before| before != build.asked) {
+                kept.gone.extend(all.iter().cloned());
+            }
             match build.state {
                 State::Live => {
-                    all_consumers(&build.handler, fold).iter().for_each(|consumer| self.show(consumer));
+                    all.iter().for_each(|consumer| self.show(consumer));
                     // Readers wait for them also in a process that began while they were to stop, and never ran them.
-                    for each in projecting(deployment, fold) {
+                    for each in projecting(deployment, fold, build) {
                         self.partitions()
                             .for_each(|on| self.parts.progress.note_stored(&each.consumer, on, Position(0)));
                     }
                     if !known.iter().any(taking) {
-                        kept.run.extend(projecting(deployment, fold));
+                        kept.run.extend(projecting(deployment, fold, build));
                     }
                 }
                 State::Building | State::Taking => {
-                    let all = all_consumers(&build.handler, fold);
                     all.iter().for_each(|consumer| self.parts.metrics.show_consumer(consumer, &shown(consumer)));
-                    kept.run.extend(projecting(deployment, fold));
+                    kept.run.extend(projecting(deployment, fold, build));
                 }
-                State::Dropping => kept.gone.extend(all_consumers(&build.handler, fold)),
+                State::Dropping => kept.gone.extend(all),
             }
             let soon = match build.state {
                 State::Live => continue,
@@ -143,7 +148,8 @@ impl Keeper {
         let begun = |of: &Deployment| {
             of.wanted_build().is_none_or(|wanted| known.iter().any(|build| build.name == wanted.name))
         };
-        if !handlers.values().all(begun) {
+        let is_clean = |of: &Deployment| self.parts.parking.of_consumers(&gone(of, &known)).is_empty();
+        if !handlers.values().all(|of| begun(of) && is_clean(of)) {
             kept.again = Some(kept.again.map_or(BUILDING, |again| again.min(BUILDING)));
         }
         self.taking.retain(|name, _| known.iter().any(|build| build.name == *name && build.state == State::Taking));
@@ -153,7 +159,12 @@ impl Keeper {
     /// Gets on with what is under way. Runs when the consumers that [`Keeper::keep`] named run, and no others.
     pub async fn proceed(&mut self) -> Result<(), state::Error> {
         let handlers = self.parts.deployments.handlers();
-        for build in self.parts.builds.builds().await? {
+        let known = self.parts.builds.builds().await?;
+        // A process that had not seen yet that a build is gone, found nothing of what it had written.
+        for deployment in handlers.values() {
+            self.release_letters(&gone(deployment, &known)).await?;
+        }
+        for build in known {
             let Some((deployment, fold)) = find(&handlers, &build) else { continue };
             match build.state {
                 State::Live => {}
@@ -230,7 +241,7 @@ impl Keeper {
             return Ok(());
         }
         // What was handled without an effect is stored now and then only; the comparison is of what is stored.
-        let mine: BTreeSet<String> = projecting(of, fold).map(|each| each.consumer).collect();
+        let mine: BTreeSet<String> = consumers(of, fold).collect();
         for row in self.parts.progress.consumers().iter().filter(|row| mine.contains(&row.consumer)) {
             self.parts.read_model.set_checkpoint(&row.consumer, row.partition, row.position).await?;
         }
@@ -259,9 +270,9 @@ impl Keeper {
         let Some(fold) = live.and_then(|live| of.builds.iter().find(|fold| fold.name == live.name)) else {
             return Ok(Vec::new());
         };
-        let pairs = projecting(of, fold).map(|old| {
-            let new = consumer_of(&build.name, plain(&old.consumer));
-            (old.consumer, new)
+        let pairs = consumers(of, fold).map(|old| {
+            let new = consumer_of(&build.name, plain(&old));
+            (old, new)
         });
         Ok(pairs.filter(|(_, new)| mine.contains(new)).collect())
     }
@@ -273,17 +284,6 @@ impl Keeper {
         failpoint::pass("build.before_drop");
         if self.parts.builds.drop_some(&build.name, &consumers, DROP_ROWS).await? {
             tracing::info!(build = build.name, "the build is deleted");
-        }
-        Ok(())
-    }
-
-    /// Releases what was set aside for a build that is gone: a process that had not seen yet that it is, found nothing
-    /// of what it had written.
-    async fn release_strays(&self, of: &Deployment, known: &[Build]) -> Result<(), state::Error> {
-        let wanted = of.wanted_build().map(|wanted| &wanted.name);
-        let is_gone = |fold: &&fold::Build| Some(&fold.name) != wanted && known.iter().all(|b| b.name != fold.name);
-        for fold in of.builds.iter().filter(is_gone) {
-            self.release_letters(&all_consumers(&of.name, fold)).await?;
         }
         Ok(())
     }
@@ -314,8 +314,8 @@ impl Keeper {
         let at = |consumer: &str, partition| {
             rows.iter().find(|row| row.consumer == consumer && row.partition == partition).map(|row| row.position)
         };
-        projecting(of, fold)
-            .all(|each| self.partitions().all(|on| is_there(on, at(&each.consumer, on).unwrap_or_default())))
+        consumers(of, fold)
+            .all(|consumer| self.partitions().all(|on| is_there(on, at(&consumer, on).unwrap_or_default())))
     }
 
     fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
@@ -329,9 +329,34 @@ fn find<'a>(handlers: &'a BTreeMap<String, Deployment>, build: &Build) -> Option
 }
 
 /// Consumers of the version that writes a build.
-fn projecting<'a>(of: &'a Deployment, fold: &'a fold::Build) -> impl Iterator<Item = Projecting> + use<'a> {
+fn projecting<'a>(
+    of: &'a Deployment,
+    fold: &'a fold::Build,
+    build: &'a Build,
+) -> impl Iterator<Item = Projecting> + use<'a> {
     let kinds = of.version(fold.digest).into_iter().flat_map(|version| &version.manifest.kinds);
-    kinds.filter_map(|kind| projecting_kind(&of.name, &fold.name, kind))
+    kinds.filter_map(|kind| {
+        Some(Projecting {
+            consumer: consumer(&of.name, &build.name, kind)?,
+            handler: of.name.clone(),
+            topic: event_topic(&AggregateType::parse(kind).ok()?),
+            kind: (of.name != BUNDLED).then(|| kind.clone()),
+            build: build.name.clone(),
+            asked: build.asked,
+        })
+    })
+}
+
+/// Names of the consumers that write a build.
+fn consumers<'a>(of: &'a Deployment, fold: &'a fold::Build) -> impl Iterator<Item = String> + use<'a> {
+    let kinds = of.version(fold.digest).into_iter().flat_map(|version| &version.manifest.kinds);
+    kinds.filter_map(|kind| consumer(&of.name, &fold.name, kind))
+}
+
+fn consumer(handler: &str, build: &str, kind: &str) -> Option<String> {
+    // The sandbox has judged the names in a manifest.
+    let aggregates = AggregateType::parse(kind).ok()?;
+    Some(consumer_of(build, &name(handler, &aggregates)))
 }
 
 /// What a consumer writes, and the version that goes on with it when the active one writes something else.
@@ -352,27 +377,17 @@ pub(crate) async fn target(deployments: &Deployments, each: &Projecting) -> Targ
     Target { build: each.build.clone(), collections, last }
 }
 
-/// Consumers of all versions that wrote a build.
-fn all_consumers(handler: &str, fold: &fold::Build) -> Vec<String> {
-    let all: BTreeSet<String> = fold
-        .kinds
-        .iter()
-        .filter_map(|kind| projecting_kind(handler, &fold.name, kind))
-        .map(|each| each.consumer)
-        .collect();
-    all.into_iter().collect()
+/// Consumers of the builds of a projection that are gone.
+fn gone(of: &Deployment, known: &[Build]) -> Vec<String> {
+    let wanted = of.wanted_build().map(|wanted| &wanted.name);
+    let is_gone = |fold: &&fold::Build| Some(&fold.name) != wanted && known.iter().all(|build| build.name != fold.name);
+    of.builds.iter().filter(is_gone).flat_map(|fold| all_consumers(&of.name, fold)).collect()
 }
 
-fn projecting_kind(handler: &str, build: &str, kind: &str) -> Option<Projecting> {
-    // The sandbox has judged the names in a manifest.
-    let aggregates = AggregateType::parse(kind).ok()?;
-    Some(Projecting {
-        consumer: consumer_of(build, &name(handler, &aggregates)),
-        handler: handler.to_owned(),
-        topic: event_topic(&aggregates),
-        kind: (handler != BUNDLED).then(|| kind.to_owned()),
-        build: build.to_owned(),
-    })
+/// Consumers of all versions that wrote a build.
+fn all_consumers(handler: &str, fold: &fold::Build) -> Vec<String> {
+    let all: BTreeSet<String> = fold.kinds.iter().filter_map(|kind| consumer(handler, &fold.name, kind)).collect();
+    all.into_iter().collect()
 }
 
 /// The projection whose consumer has this plain name.
