@@ -13,7 +13,8 @@ use crate::event_store::verify::{self, Report};
 use crate::metrics::Metrics;
 use crate::port::clock::Clock as _;
 
-/// How long a host that runs takes to bring its index to the end of a log at rest: several times what it waits for more.
+/// How long a host that runs takes to bring its index to the end of a log at rest: several times what it waits for
+/// more.
 const INDEX_CATCHES_UP: Duration = Duration::from_secs(2);
 
 /// Checks everything. `progress` is called after each segment. The index is checked when there is a database.
