@@ -123,9 +123,8 @@ impl Keeper {
                 State::Live => {
                     all.iter().for_each(|consumer| self.show(consumer));
                     // Readers wait for them also in a process that began while they were to stop, and never ran them.
-                    for each in projecting(deployment, fold, build) {
-                        self.partitions()
-                            .for_each(|on| self.parts.progress.note_stored(&each.consumer, on, Position(0)));
+                    for consumer in consumers(deployment, fold) {
+                        self.partitions().for_each(|on| self.parts.progress.note_stored(&consumer, on, Position(0)));
                     }
                     if !known.iter().any(taking) {
                         kept.run.extend(projecting(deployment, fold, build));

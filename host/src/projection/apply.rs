@@ -97,11 +97,7 @@ impl Step<'_> {
         let mut waiting: HashSet<Aggregate> = HashSet::new();
         for (record, claimed) in records.into_iter().zip(answers) {
             if waiting.contains(&record.aggregate) {
-                match claimed {
-                    Claimed::Yes { attempt } => claims.give_back(&record, attempt).await?,
-                    Claimed::Parked => claims.release(record.event_id).await?,
-                    _ => {}
-                }
+                claims.give_back(&record, claimed).await?;
                 continue;
             }
             match claimed {

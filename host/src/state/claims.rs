@@ -145,11 +145,17 @@ impl Claims {
         Ok(())
     }
 
-    /// Gives a claim back: an event before it is not free yet. Nobody else could take it while it is renewed here, and
-    /// whoever has that one may come to decide this one as well.
-    pub async fn give_back(&self, record: &Record, attempt: u32) -> Result<(), Error> {
-        let why = "an earlier event of this aggregate is not free yet";
-        self.fail(&finished(record, attempt), Status::Failed, why).await
+    /// Gives back what claiming an event changed: one before it is not free yet. Nobody else could take it while it is
+    /// renewed here, and whoever has that one may come to decide this one as well.
+    pub async fn give_back(&self, record: &Record, claimed: Claimed) -> Result<(), Error> {
+        match claimed {
+            Claimed::Yes { attempt } => {
+                let why = "an earlier event of this aggregate is not free yet";
+                self.fail(&finished(record, attempt), Status::Failed, why).await
+            }
+            Claimed::Parked => self.release(record.event_id).await,
+            Claimed::DuplicateDone | Claimed::Stale | Claimed::InProgress => Ok(()),
+        }
     }
 
     /// Claims events behind a parked one, and gives them rows that say so.

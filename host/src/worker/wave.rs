@@ -92,10 +92,8 @@ impl Wave<'_> {
         for ((index, record, open), claimed) in owners.into_iter().zip(answers) {
             let aggregate = &record.aggregate;
             if stopped.contains(&index) {
-                match claimed {
-                    Claimed::Yes { attempt } if open => self.context.claims.give_back(&record, attempt).await?,
-                    Claimed::Parked if open => self.context.claims.release(record.event_id).await?,
-                    _ => {}
+                if open {
+                    self.context.claims.give_back(&record, claimed).await?;
                 }
                 continue;
             }
