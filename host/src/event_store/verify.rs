@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -19,6 +20,7 @@ use crate::codec::segment::{self, Event, NO_DIGEST, Segment};
 use crate::codec::store::{self, StoreMeta};
 use crate::codec::{self, fingerprint};
 use crate::domain::{Aggregate, EventKind, Partition, Position, SegmentNumber};
+use crate::port::clock::Clock;
 use crate::port::index::{Head, Index, Watermark};
 use crate::port::object_store::ObjectStore;
 
@@ -30,6 +32,8 @@ const COMPARE_AT_ONCE: usize = 500;
 const READ_AT_ONCE: u64 = 16;
 /// Keys in one page of a listing.
 const LIST_PAGE: usize = 1_000;
+/// How soon an index that lags is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Something that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -79,11 +83,19 @@ impl Report {
 /// Where an id was seen, as briefly as possible.
 type Ids = HashMap<Uuid, (Partition, SegmentNumber)>;
 
-/// Checks the log, and the index when one is given. `progress` is called after each segment. An error is one of the
-/// ports: what is wrong with the data is a finding.
+/// How long the index may stay behind the log where others write to both meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience<'a> {
+    pub clock: &'a dyn Clock,
+    pub time: Duration,
+}
+
+/// Checks the log, and the index when one is given; without patience, a log and an index at rest. `progress` is called
+/// after each segment. An error is one of the ports: what is wrong with the data is a finding.
 pub async fn verify(
     objects: &dyn ObjectStore,
     index: Option<&dyn Index>,
+    patience: Option<Patience<'_>>,
     mut progress: impl FnMut(&Report) + Send,
 ) -> Result<Report, Error> {
     let mut report = Report { index_checked: index.is_some(), ..Report::default() };
@@ -102,40 +114,22 @@ pub async fn verify(
     let mut ids = Ids::new();
     let mut segments = Vec::new();
     for partition in (0..meta.partitions).map(Partition) {
-        let mut walk = Walk::new(meta.store, partition, meta.partitions);
         let indexed = match index {
             Some(index) => index.watermark(partition).await?.segments,
             None => SegmentNumber(0),
         };
-        let mut copies = Copies::default();
-        loop {
-            let read = read(objects, partition, walk.at.segments).await?;
-            let ended = (read.len() as u64) < READ_AT_ONCE;
-            for (bytes, decoded) in read {
-                report.bytes += bytes.len() as u64;
-                let number = walk.at.segments;
-                let segment = walk.take(decoded, &mut ids, &mut report);
-                if let (Some(index), Some(segment)) = (index, segment)
-                    && segment.header.segment < indexed
-                {
-                    compare_rows(index, segment, &mut report).await?;
-                }
-                copies.take(objects, partition, number, bytes, &mut report).await?;
-                report.segments += 1;
-                progress(&report);
-            }
-            if ended {
-                break;
-            }
-        }
-        report.aggregates += walk.heads.len() as u64;
-        report.undecided += walk.open.len() as u64;
+        let walk = Walk::new(meta.store, partition, meta.partitions);
+        let mut tour = Tour { objects, index, indexed, walk, copies: Copies::default(), ids, report, progress };
+        tour.walk_to(SegmentNumber(u64::MAX)).await?;
         if let Some(index) = index {
-            walk.compare(index, &mut report).await?;
+            tour.compare(index, patience).await?;
         }
-        segments.push(walk.at.segments);
+        tour.report.aggregates += tour.walk.heads.len() as u64;
+        tour.report.undecided += tour.walk.open.len() as u64;
+        segments.push(tour.walk.at.segments);
+        Tour { ids, report, progress, .. } = tour;
     }
-    strangers(objects, &segments, &mut report).await?;
+    strangers(objects, segments, &mut report).await?;
     if let Some(index) = index {
         let bound = index.store_id().await?;
         if bound != Some(meta.store) {
@@ -145,13 +139,99 @@ pub async fn verify(
     Ok(report)
 }
 
-/// The next objects of a partition up to the first free slot, and what they hold.
+/// The way through one partition.
+struct Tour<'a, P> {
+    objects: &'a dyn ObjectStore,
+    index: Option<&'a dyn Index>,
+    /// Segments that the index had when the walk began.
+    indexed: SegmentNumber,
+    walk: Walk,
+    copies: Copies,
+    ids: Ids,
+    report: Report,
+    progress: P,
+}
+
+impl<P: FnMut(&Report) + Send> Tour<'_, P> {
+    /// Walks up to a segment, or to the first free slot before it.
+    async fn walk_to(&mut self, end: SegmentNumber) -> Result<(), Error> {
+        let partition = self.walk.partition;
+        loop {
+            let from = self.walk.at.segments;
+            let to = SegmentNumber(end.0.min(from.0 + READ_AT_ONCE));
+            let read = read(self.objects, partition, from, to).await?;
+            let ended = (read.len() as u64) < READ_AT_ONCE;
+            for (bytes, decoded) in read {
+                self.report.bytes += bytes.len() as u64;
+                let number = self.walk.at.segments;
+                let segment = self.walk.take(decoded, &mut self.ids, &mut self.report);
+                if let (Some(index), Some(segment)) = (self.index, segment)
+                    && segment.header.segment < self.indexed
+                {
+                    compare_rows(index, segment, &mut self.report).await?;
+                }
+                self.copies.take(self.objects, partition, number, bytes, &mut self.report).await?;
+                self.report.segments += 1;
+                (self.progress)(&self.report);
+            }
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Compares the index with what the walk folded. The walk never goes beyond where the index is, and walks on to
+    /// where it is by then: both are compared at one and the same segment, whoever writes meanwhile.
+    async fn compare(&mut self, index: &dyn Index, patience: Option<Patience<'_>>) -> Result<(), Error> {
+        let partition = self.walk.partition;
+        let key = format!("index/{partition}");
+        let aggregates: Vec<Aggregate> = self.walk.heads.keys().cloned().collect();
+        let mut chunks = aggregates.chunks(COMPARE_AT_ONCE);
+        // Where nothing is written yet there is still a watermark to compare.
+        let mut chunk = chunks.next().unwrap_or_default();
+        let patient_until = patience.map(|patience| patience.clock.monotonic() + patience.time);
+        loop {
+            let found = index.lookup(partition, chunk, &[]).await?;
+            let (watermark, at) = (found.watermark, self.walk.at.segments);
+            if watermark.segments > at {
+                self.walk_to(watermark.segments).await?;
+            } else if watermark.segments < at
+                && let (Some(Patience { clock, .. }), Some(until)) = (patience, patient_until)
+                && clock.monotonic() < until
+            {
+                clock.sleep(LOOK_AGAIN).await;
+                continue;
+            }
+            let at = &self.walk.at;
+            if watermark != *at {
+                let message = format!(
+                    "it is at segment {} (digest {}), the log at {} ({})",
+                    watermark.segments, watermark.digest, at.segments, at.digest
+                );
+                self.report.add(&key, "index_watermark", message);
+                return Ok(());
+            }
+            for (aggregate, head) in chunk.iter().zip(found.heads) {
+                if self.walk.heads.get(aggregate) != Some(&head) {
+                    self.report.add(&key, "index_head", format!("{aggregate} is {head:?}, the log says otherwise"));
+                }
+            }
+            match chunks.next() {
+                Some(next) => chunk = next,
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// The objects of a partition from a segment up to another or to the first free slot, and what they hold.
 async fn read(
     objects: &dyn ObjectStore,
     partition: Partition,
     from: SegmentNumber,
+    to: SegmentNumber,
 ) -> Result<Vec<(Bytes, Result<Segment, codec::Error>)>, Error> {
-    let numbers = (from.0..from.0 + READ_AT_ONCE).map(SegmentNumber);
+    let numbers = (from.0..to.0).map(SegmentNumber);
     let keys: Vec<String> = numbers.map(|number| segment::key(partition, number)).collect();
     let mut found = Vec::with_capacity(keys.len());
     for bytes in join_all(keys.iter().map(|key| objects.get(key))).await {
@@ -209,13 +289,22 @@ impl Copies {
     }
 }
 
-/// Objects under `events/` that are no segment of the walk: behind a hole, or nothing of ours.
-async fn strangers(objects: &dyn ObjectStore, segments: &[SegmentNumber], report: &mut Report) -> Result<(), Error> {
-    let mut expected = segments.iter().zip(0..).flat_map(|(end, partition)| {
+/// Objects under `events/` that are no segment of the walk, nor written since where it ended: behind a hole, or nothing
+/// of ours.
+async fn strangers(
+    objects: &dyn ObjectStore,
+    mut segments: Vec<SegmentNumber>,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let mut expected = segments.clone().into_iter().zip(0..).flat_map(|(end, partition)| {
         (0..end.0).map(move |number| segment::key(Partition(partition), SegmentNumber(number)))
     });
     let mut next = expected.next();
     let mut from: Option<String> = None;
+    let mut is_new = |key: &str| {
+        let free = |(end, partition): &(&mut SegmentNumber, u16)| segment::key(Partition(*partition), **end) == key;
+        segments.iter_mut().zip(0..).find(free).map(|(end, _)| end.0 += 1).is_some()
+    };
     loop {
         let page = objects.list("events/", from.as_deref(), LIST_PAGE).await?;
         for key in &page.keys {
@@ -224,7 +313,7 @@ async fn strangers(objects: &dyn ObjectStore, segments: &[SegmentNumber], report
             }
             if next.as_ref() == Some(key) {
                 next = expected.next();
-            } else {
+            } else if !is_new(key) {
                 report.add(key, "stray_object", "no segment before it leads here: one is missing, or it is not ours");
             }
         }
@@ -372,31 +461,6 @@ impl Walk {
                 }
             }
         }
-    }
-
-    /// Compares the index with what the walk folded.
-    async fn compare(&self, index: &dyn Index, report: &mut Report) -> Result<(), Error> {
-        let key = format!("index/{}", self.partition);
-        let watermark = index.watermark(self.partition).await?;
-        if watermark != self.at {
-            let message = format!(
-                "it is at segment {} (digest {}), the log at {} ({})",
-                watermark.segments, watermark.digest, self.at.segments, self.at.digest
-            );
-            report.add(&key, "index_watermark", message);
-            return Ok(());
-        }
-        let aggregates: Vec<&Aggregate> = self.heads.keys().collect();
-        for chunk in aggregates.chunks(COMPARE_AT_ONCE) {
-            let asked: Vec<Aggregate> = chunk.iter().map(|aggregate| (*aggregate).clone()).collect();
-            let found = index.lookup(self.partition, &asked, &[]).await?;
-            for (aggregate, head) in asked.iter().zip(found.heads) {
-                if self.heads.get(aggregate) != Some(&head) {
-                    report.add(&key, "index_head", format!("{aggregate} is {head:?}, the log says otherwise"));
-                }
-            }
-        }
-        Ok(())
     }
 }
 

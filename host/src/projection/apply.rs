@@ -13,7 +13,7 @@ use crate::port::read_model::{Batch, Change, Document, DocumentKey, EventChanges
 use crate::port::registry::{Claimed, Finished};
 use crate::sandbox::{ActiveHandler, CausedChange, Failure, FetchedDocument, Handler, Ordering, Projecting};
 use crate::state::held::BatchNumber;
-use crate::state::{Context, Error, Place, Presented, Upcasters, finished, offload_some};
+use crate::state::{Context, Error, Place, Presented, Upcasters, call_guests, finished};
 
 /// A batch under way.
 pub(super) struct Step<'a> {
@@ -95,9 +95,10 @@ impl Step<'_> {
         let answers = claims.claim(records.iter()).await?;
         let mut items = Vec::with_capacity(records.len());
         let mut waiting: HashSet<Aggregate> = HashSet::new();
+        let mut behind = Vec::new();
         for (record, claimed) in records.into_iter().zip(answers) {
             if waiting.contains(&record.aggregate) {
-                claims.give_back(&record, claimed).await?;
+                behind.push((record, claimed));
                 continue;
             }
             match claimed {
@@ -120,6 +121,7 @@ impl Step<'_> {
                 }
             }
         }
+        claims.give_back(&behind).await?;
         Ok(items)
     }
 
@@ -128,7 +130,7 @@ impl Step<'_> {
         failpoint::pass("project.before");
         let started = Instant::now();
         let records: Arc<[Record]> = items.iter().map(|item| item.record.clone()).collect();
-        let asked = self.call(&records, |handler, presented| {
+        let asked = self.call(&records, (), |handler, presented, ()| {
             let (mut projecting, events) = (handler.projecting()?, presented.events());
             let keys = projecting.needs(&events)?;
             match keys.is_empty() {
@@ -143,10 +145,20 @@ impl Step<'_> {
                 keys.dedup();
                 let documents: Vec<Document> =
                     parts.read_model.documents(Some(self.build), &keys).await?.into_iter().flatten().collect();
-                let project = self.call(&records, move |_, presented| {
+                let project = self.call(&records, Some(projecting), move |handler, presented, asked| {
                     let fetched: Vec<FetchedDocument<'_>> =
                         documents.iter().map(|d| FetchedDocument { key: &d.key, body: d.body.get() }).collect();
-                    projecting.project(&presented.events(), &fetched).map(|changes| by_record(changes, presented))
+                    let events = presented.events();
+                    let projecting = match asked.take() {
+                        Some(projecting) => projecting,
+                        // It was cut short; the next one is asked the same before.
+                        None => {
+                            let mut projecting = handler.projecting()?;
+                            projecting.needs(&events)?;
+                            projecting
+                        }
+                    };
+                    projecting.project(&events, &fetched).map(|changes| by_record(changes, presented))
                 });
                 project.await?
             }
@@ -202,21 +214,22 @@ impl Step<'_> {
     }
 
     /// Calls the handler with the events.
-    async fn call<T: Send + 'static>(
+    async fn call<S: Send + 'static, T: Send + 'static>(
         &self,
         records: &Arc<[Record]>,
-        run: impl FnOnce(&Handler, &Presented<'_>) -> Result<T, Failure> + Send + 'static,
+        state: S,
+        run: impl Fn(&Handler, &Presented<'_>, &mut S) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Stopped> {
         let (records, active) = (records.clone(), self.active.clone());
         let upcasters = Upcasters::of(&self.context.parts.catalog.active(), &active.handler.description().kinds);
-        offload_some(records.len(), move || {
+        let call = move |state: &mut S| {
             let presented = upcasters.present(&active.handler, &records).map_err(|error| match error.kind() {
                 Kind::Unavailable => Stopped::Error(error),
                 _ => Stopped::Poison { reason: "fault", message: error.to_string() },
             })?;
-            run(&active.handler, &presented).map_err(|failure| stopped(&failure))
-        })
-        .await
+            run(&active.handler, &presented, state).map_err(|failure| stopped(&failure))
+        };
+        call_guests(state, call).await.1
     }
 }
 

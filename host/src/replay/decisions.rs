@@ -12,7 +12,7 @@ use crate::codec::fingerprint;
 use crate::domain::{Aggregate, Sequence, derived_id, event_type};
 use crate::event_store::{EventStore, Record};
 use crate::sandbox::{AggregateRef, CallContext, Command, Failure, Handler, ReadValue, Verdict};
-use crate::state::offload_some;
+use crate::state::call_guests;
 use crate::state::outcome::recorded;
 
 /// Rounds of `needs`, as the worker allows them.
@@ -94,7 +94,7 @@ impl Decisions {
             state: folded.state.map(|state| state.as_str().to_owned()),
             reads,
         };
-        match offload_some(1, move || case.decide()).await? {
+        match call_guests(case, |case| case.decide()).await.1? {
             Decided::Verdict(verdict) => self.compare(command, &verdict, &outcome, issued).await,
             Decided::Differs { code, message } => Ok(Again::Differs { code, message }),
             Decided::Failed(Failure::Limit { .. }) => Ok(Again::NotJudged("a limit ends it")),
@@ -161,7 +161,7 @@ impl Decisions {
 
 impl Case {
     /// The rounds of the worker, with what was read then. Runs a guest.
-    fn decide(self) -> Result<Decided, crate::codec::Error> {
+    fn decide(&self) -> Result<Decided, crate::codec::Error> {
         let envelope = self.command.envelope()?;
         let data = envelope.command()?;
         let id = self.command.event_id.to_string();

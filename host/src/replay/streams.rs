@@ -10,7 +10,7 @@ use super::Error;
 use crate::domain::{Aggregate, Digest, Sequence};
 use crate::event_store::EventStore;
 use crate::sandbox::{Active, ActiveHandler, Handler};
-use crate::state::{Folded, Stream, Upcasters, offload_some};
+use crate::state::{Folded, Stream, Upcasters, call_guests};
 
 /// Gives the handler with a digest, active or not; the words say why it cannot.
 pub type Load = Arc<dyn Fn(Digest) -> BoxFuture<'static, Result<Arc<Handler>, String>> + Send + Sync>;
@@ -71,8 +71,8 @@ impl Streams {
         }
         let mut folded = None;
         if !stream.predecessor_failed(relied_on) {
-            let (state, read) = offload_some(1, move || stream.fold(&handler).map(|folded| (folded, stream))).await?;
-            (folded, stream) = (Some(state), read);
+            let (read, state) = call_guests(stream, move |stream| stream.fold(&handler)).await;
+            (folded, stream) = (Some(state?), read);
         }
         if self.kept.len() >= KEPT_MAX {
             self.kept.clear();

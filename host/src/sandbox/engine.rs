@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use wasmtime::component::{Component, Linker};
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Trap};
 
 use super::compiled::Compiled;
 use super::failure::{Error, Failure, LimitKind};
 use super::handler::{CallContext, Handler};
-use super::limits::{Limits, SLOT_WAIT_MS, TICK_MS};
+use super::limits::{IN_PLACE_TICKS, Limits, SLOT_WAIT_MS, TICK_MS};
 use super::state::{CallKind, Identity, State};
 use super::ticker::{Running, Ticker};
+use super::turn;
 use super::wasi;
 use super::wit_0_1;
 use crate::domain::Digest;
@@ -173,11 +174,18 @@ impl Inner {
     }
 
     /// Gives the next call its fuel and its deadline, and keeps the clock ticking until the guard is dropped.
-    pub(super) fn arm(&self, store: &mut Store<State>) -> wasmtime::Result<Running<'_>> {
-        store.set_fuel(self.limits.fuel)?;
+    pub(super) fn arm(&self, store: &mut Store<State>) -> wasmtime::Result<Armed<'_>> {
         // One more, since the tick under way is partly over.
-        store.set_epoch_deadline(self.limits.wall_ms.div_ceil(TICK_MS) + 1);
-        Ok(self.ticker.running())
+        let ticks = self.limits.wall_ms.div_ceil(TICK_MS) + 1;
+        let left = turn::used().map(|used| self.limits.in_place_fuel.saturating_sub(used));
+        let shortened = left.is_some_and(|left| left < self.limits.fuel);
+        let (fuel, ticks) = match left {
+            Some(left) if shortened => (left, ticks.min(IN_PLACE_TICKS)),
+            _ => (self.limits.fuel, ticks),
+        };
+        store.set_fuel(fuel)?;
+        store.set_epoch_deadline(ticks);
+        Ok(Armed { fuel, shortened, _running: self.ticker.running() })
     }
 
     /// Waits for a free instance, for a bounded time.
@@ -185,6 +193,9 @@ impl Inner {
         let deadline = Instant::now() + Duration::from_millis(SLOT_WAIT_MS);
         let mut free = self.slots.free.lock();
         while *free == 0 {
+            if turn::used().is_some() {
+                return Err(turn::cut_short());
+            }
             if self.slots.freed.wait_until(&mut free, deadline).timed_out() && *free == 0 {
                 let message = format!("all {} instances were busy for {SLOT_WAIT_MS} ms", self.limits.instances_max);
                 return Err(Failure::limit(LimitKind::Instances, message));
@@ -192,6 +203,24 @@ impl Inner {
         }
         *free -= 1;
         Ok(Slot { slots: self.slots.clone() })
+    }
+}
+
+/// A call about to be made.
+pub(super) struct Armed<'a> {
+    fuel: u64,
+    /// Less than one call may have: it is in place.
+    shortened: bool,
+    _running: Running<'a>,
+}
+
+impl Armed<'_> {
+    /// Counts what the call used; tells whether it ended for the want of what it may use elsewhere.
+    pub(super) fn is_cut_short<T>(&self, store: &Store<State>, result: &wasmtime::Result<T>) -> bool {
+        let met_bound =
+            |error: &wasmtime::Error| matches!(error.downcast_ref::<Trap>(), Some(Trap::OutOfFuel | Trap::Interrupt));
+        turn::count(self.fuel.saturating_sub(store.get_fuel().unwrap_or(0)));
+        self.shortened && result.as_ref().err().is_some_and(met_bound)
     }
 }
 

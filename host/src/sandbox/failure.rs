@@ -24,6 +24,8 @@ pub enum LimitKind {
     Count,
     /// All pooled instances were busy for too long. The host's lack, not the handler's fault.
     Instances,
+    /// What may be used in place ([`super::in_place`]): the call is made again elsewhere, and nobody hears of it.
+    InPlace,
 }
 
 impl LimitKind {
@@ -38,6 +40,7 @@ impl LimitKind {
             LimitKind::Output => "output",
             LimitKind::Count => "count",
             LimitKind::Instances => "instances",
+            LimitKind::InPlace => "in_place",
         }
     }
 }
@@ -80,7 +83,7 @@ impl Failure {
 impl Classified for Failure {
     fn kind(&self) -> Kind {
         match self {
-            Failure::Limit { which: LimitKind::Instances, .. } => Kind::Unavailable,
+            Failure::Limit { which: LimitKind::Instances | LimitKind::InPlace, .. } => Kind::Unavailable,
             Failure::Fault { .. } | Failure::Trap { .. } | Failure::Limit { .. } => Kind::Poison,
         }
     }

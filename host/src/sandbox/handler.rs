@@ -4,6 +4,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
@@ -12,7 +14,9 @@ use super::check::Checker;
 use super::describe::Description;
 use super::engine::{Inner, Slot};
 use super::failure::{Error, Failure, LimitKind};
+use super::limits::SLOW_CALLS;
 use super::state::{CallKind, Identity, State};
+use super::turn;
 use super::types::{
     CausedChange, Command, Comparison, FetchedDocument, ReadValue, RecordedEvent, Stored, StoredRef, Verdict,
 };
@@ -77,6 +81,8 @@ struct Core {
     exports: Exports,
     component: InstancePre<State>,
     description: Description,
+    /// Calls that are not tried in place, since one before them was cut short there.
+    slow: AtomicU32,
 }
 
 /// A fresh instance that runs. Whatever fails in it, it is never used again.
@@ -100,7 +106,9 @@ impl Handler {
         let unnamed = Arc::new(Identity { name: "(unnamed)".into(), digest });
         let description = describe(&sandbox, &exports, &component, unnamed)?.check(world)?;
         let identity = Arc::new(Identity { name: description.name.clone(), digest });
-        Ok(Handler { core: Arc::new(Core { sandbox, identity, world, exports, component, description }) })
+        Ok(Handler {
+            core: Arc::new(Core { sandbox, identity, world, exports, component, description, slow: AtomicU32::new(0) }),
+        })
     }
 
     /// SHA-256 of the component.
@@ -233,18 +241,34 @@ fn describe(
 
 impl Core {
     fn open(&self, kind: CallKind, context: CallContext) -> Result<Live, Failure> {
+        if turn::used().is_some() && self.slow.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+            return Err(turn::cut_short());
+        }
         let slot = self.sandbox.slot()?;
         let mut store = self.sandbox.store(self.identity.clone(), kind, context);
-        let guest = {
-            let _running = self.sandbox.arm(&mut store).map_err(|error| classify(&error, store.data()))?;
-            self.exports.open(&self.component, &mut store).map_err(|error| classify(&error, store.data()))?
-        };
+        let opened = self.run(&mut store, |store| self.exports.open(&self.component, store));
+        let guest = opened?.map_err(|error| classify(&error, store.data()))?;
         Ok(Live { store, guest, usable: true, _slot: slot })
+    }
+
+    /// Runs something of the guest with full fuel and a new deadline, or with what there is in place.
+    fn run<T>(
+        &self,
+        store: &mut Store<State>,
+        work: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T>,
+    ) -> Result<wasmtime::Result<T>, Failure> {
+        let armed = self.sandbox.arm(store).map_err(|error| classify(&error, store.data()))?;
+        let result = work(store);
+        if armed.is_cut_short(store, &result) {
+            self.slow.store(SLOW_CALLS, Relaxed);
+            return Err(turn::cut_short());
+        }
+        Ok(result)
     }
 }
 
 impl Live {
-    /// Runs one function of the guest with full fuel and a new deadline.
+    /// Runs one function of the guest.
     fn call<T>(
         &mut self,
         core: &Core,
@@ -255,11 +279,8 @@ impl Live {
         }
         self.usable = false;
         let checker = Checker { limits: core.sandbox.limits(), description: &core.description };
-        let result = {
-            let _running = core.sandbox.arm(&mut self.store).map_err(|error| classify(&error, self.store.data()))?;
-            function(&self.guest, &mut self.store, checker)
-        };
-        match result {
+        let Live { store, guest, .. } = self;
+        match core.run(store, |store| function(guest, store, checker))? {
             Ok(answer) => {
                 self.usable = true;
                 answer

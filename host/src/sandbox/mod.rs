@@ -22,6 +22,7 @@ mod handler;
 mod limits;
 mod state;
 mod ticker;
+mod turn;
 mod types;
 mod wasi;
 mod wit_0_1;
@@ -35,6 +36,7 @@ pub use engine::{Options, Sandbox};
 pub use failure::{Error, Failure, LimitKind};
 pub use handler::{CallContext, Decision, Handler, Projecting, World};
 pub use limits::Limits;
+pub use turn::{in_place, is_cut_short};
 pub use types::{
     AggregateRef, CausedChange, Command, Comparison, FetchedDocument, Header, Level, NewCommand, NewEvent, Outcome,
     OwnedHeader, Problem, ReadValue, RecordedEvent, Stored, StoredRef, Verdict,

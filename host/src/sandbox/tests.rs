@@ -7,6 +7,7 @@ mod descriptions;
 mod determinism;
 mod loading;
 mod real;
+mod turns;
 
 use std::sync::{Arc, OnceLock};
 

@@ -286,7 +286,7 @@ async fn rest(world: &World) -> Result<(), String> {
     if let Some(letter) = letters.iter().find(is_wrong) {
         return Err(format!("parking: {} parked {}: {}", letter.handler, letter.aggregate_id, letter.error));
     }
-    let report = verify::verify(&world.objects, Some(&world.database.index), |_| {}).await;
+    let report = verify::verify(&world.objects, Some(&world.database.index), None, |_| {}).await;
     match report {
         Ok(report) if report.findings.is_empty() => Ok(()),
         Ok(report) => Err(format!("I1: {:?}", report.findings)),

@@ -128,7 +128,7 @@ impl Claims {
         Ok(finished.len() - fenced.len())
     }
 
-    /// Notes claims that a sink settled in its own transaction.
+    /// Notes claims that are settled: here, or by a sink in its own transaction.
     pub fn settled(&self, finished: &[Finished]) {
         let mut open = self.open.lock();
         for event in finished {
@@ -136,38 +136,41 @@ impl Claims {
         }
     }
 
-    /// Ends an attempt without an effect.
-    pub async fn fail(&self, event: &Finished, status: Status, error: &str) -> Result<(), Error> {
+    /// Ends attempts without an effect.
+    pub async fn fail(&self, events: &[Finished], status: Status, error: &str) -> Result<(), Error> {
+        if events.is_empty() {
+            return Ok(());
+        }
         port::fail_at("fail.before")?;
-        self.registry.fail(&self.consumer, &self.owner, event, status, error, self.clock.now()).await?;
+        self.registry.fail(&self.consumer, &self.owner, events, status, error, self.clock.now()).await?;
         failpoint::pass("fail.after");
-        self.open.lock().remove(&event.event_id);
+        self.settled(events);
         Ok(())
     }
 
-    /// Gives back what claiming an event changed: one before it is not free yet. Nobody else could take it while it is
-    /// renewed here, and whoever has that one may come to decide this one as well.
-    pub async fn give_back(&self, record: &Record, claimed: Claimed) -> Result<(), Error> {
-        match claimed {
-            Claimed::Yes { attempt } => {
-                let why = "an earlier event of this aggregate is not free yet";
-                self.fail(&finished(record, attempt), Status::Failed, why).await
+    /// Gives back what claiming events changed: of each an earlier one is not free yet. Nobody else could take them
+    /// while they are renewed here, and whoever has the earlier one may come to decide these as well.
+    pub async fn give_back(&self, claims: &[(Record, Claimed)]) -> Result<(), Error> {
+        let mut ours = Vec::new();
+        for (record, claimed) in claims {
+            match claimed {
+                Claimed::Yes { attempt } => ours.push(finished(record, *attempt)),
+                Claimed::Parked => self.release(record.event_id).await?,
+                Claimed::DuplicateDone | Claimed::Stale | Claimed::InProgress => {}
             }
-            Claimed::Parked => self.release(record.event_id).await,
-            Claimed::DuplicateDone | Claimed::Stale | Claimed::InProgress => Ok(()),
         }
+        self.fail(&ours, Status::Failed, "an earlier event of this aggregate is not free yet").await
     }
 
     /// Claims events behind a parked one, and gives them rows that say so.
     pub async fn park_behind(&self, records: &[Record]) -> Result<(), Error> {
         let answers = self.claim(records.iter()).await?;
-        for (record, claimed) in records.iter().zip(answers) {
-            if let Claimed::Yes { attempt } = claimed {
-                let error = "waits for an earlier event of this aggregate, which is in the dead letters";
-                self.fail(&finished(record, attempt), Status::Parked, error).await?;
-            }
-        }
-        Ok(())
+        let ours = records.iter().zip(answers).filter_map(|(record, claimed)| match claimed {
+            Claimed::Yes { attempt } => Some(finished(record, attempt)),
+            _ => None,
+        });
+        let error = "waits for an earlier event of this aggregate, which is in the dead letters";
+        self.fail(&ours.collect::<Vec<_>>(), Status::Parked, error).await
     }
 
     /// Makes an event claimable again, whatever its row says but `done`.

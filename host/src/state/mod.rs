@@ -22,7 +22,7 @@ pub use consumer::{Batch, Consumer, Context, Item, Work};
 pub use fold::{Folded, Stream};
 pub use held::{Held, Place, WAITING_MAX};
 pub use intake::Intake;
-pub use offload::{IN_PLACE_MAX, offload, offload_some};
+pub use offload::{call_guests, call_guests_for_each, offload};
 pub use parking::{ParkRequest, Parking, Release, Stranger};
 pub use progress::{ConsumerProgress, ConsumerState, Progress};
 pub use snapshots::Snapshots;

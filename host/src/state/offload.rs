@@ -1,12 +1,12 @@
 //! Where guests run. A guest may use its whole time slice, so it never holds up a thread that other tasks need for I/O;
-//! where one thread does everything (a simulation, a test) it runs right there, so that the order of everything that
-//! happens is the scheduler's alone and a run repeats exactly (I8). Nobody calls guests but through here.
+//! yet handing a quick call over costs as much as the call, so each begins in place ([`in_place`]). Where one thread
+//! does everything (a simulation, a test) it stays there, so that the order of everything that happens is the
+//! scheduler's alone and a run repeats exactly (I8). Nobody calls guests but through here.
 
+use futures_util::future::join_all;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Calls that [`offload_some`] makes in place at most. Some tens of microseconds each, they cost less than handing them
-/// to another thread and being woken by it; more of them are worth a thread, beside which the caller's task goes on.
-pub const IN_PLACE_MAX: usize = 4;
+use crate::sandbox::in_place;
 
 /// Runs `work` where it may take its time, and gives what it returns. Dropped, the work still ends by itself.
 pub async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -16,11 +16,41 @@ pub async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
     }
 }
 
-/// [`offload`] for so many calls of guests. A few are made in place, while another thread takes over what this one
-/// would have done meanwhile.
-pub async fn offload_some<T: Send + 'static>(calls: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::MultiThread if calls <= IN_PLACE_MAX => tokio::task::block_in_place(work),
-        _ => offload(work).await,
+/// Calls guests: in place, and when one is cut short there, once more where it may take its time. `work` goes on from
+/// what it has made of `state`.
+pub async fn call_guests<S, R>(mut state: S, work: impl Fn(&mut S) -> R + Send + 'static) -> (S, R)
+where
+    S: Send + 'static,
+    R: Send + 'static,
+{
+    if let Some(done) = in_place(|| work(&mut state)) {
+        return (state, done);
     }
+    offload(move || {
+        let done = work(&mut state);
+        (state, done)
+    })
+    .await
+}
+
+/// The same for several states, on several threads where there are some; in their order.
+pub async fn call_guests_for_each<S, R, W>(states: Vec<S>, work: W) -> Vec<(S, R)>
+where
+    S: Send + 'static,
+    R: Send + 'static,
+    W: Fn(&mut S) -> R + Clone + Send + 'static,
+{
+    let mut done = Vec::with_capacity(states.len());
+    let mut states = states.into_iter();
+    let first = states.next();
+    let beside: Vec<_> = match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => Vec::new(),
+        _ => states.by_ref().map(|state| tokio::spawn(call_guests(state, work.clone()))).collect(),
+    };
+    for state in first.into_iter().chain(states) {
+        done.push(call_guests(state, work.clone()).await);
+    }
+    let beside = join_all(beside).await;
+    done.extend(beside.into_iter().map(|done| done.expect("calling a guest does not panic")));
+    done
 }

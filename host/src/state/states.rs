@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::{Error, Folded, Snapshots, Stream, Upcasters, offload};
+use super::{Error, Folded, Snapshots, Stream, Upcasters, call_guests};
 use crate::codec::snapshot::{Folder, Snapshot};
 use crate::domain::{Aggregate, Partition, Sequence, Timestamp};
 use crate::event_store::{EventStore, Record};
@@ -74,7 +74,7 @@ impl States {
     pub async fn load(&self, aggregate: &Aggregate) -> Result<Folded, Error> {
         let active = self.handler(aggregate)?;
         let stream = self.stream(aggregate, &active).await?;
-        self.fold_off_io(stream, active).await
+        self.fold(stream, active).await
     }
 
     /// The state of an aggregate in the past. `Sequence` beyond the end gives the state at the end.
@@ -86,9 +86,9 @@ impl States {
         };
         let mut stream = self.cold(aggregate, &active, self.upcasters(aggregate), last).await?;
         self.extend(&mut stream, last).await?;
-        let folding = offload(move || stream.fold(&active.handler).map(|folded| (folded, stream.take_snapshot())));
-        let (folded, snapshot) = folding.await?;
-        self.offer(snapshot);
+        let (mut stream, folded) = call_guests(stream, move |stream| stream.fold(&active.handler)).await;
+        let folded = folded?;
+        self.offer(stream.take_snapshot());
         Ok(folded)
     }
 
@@ -245,10 +245,11 @@ impl States {
             }
         }
         if read.iter().any(|(stream, _)| !stream.is_folded()) {
-            let fold = move || {
-                read.into_iter().map(|(mut stream, active)| (stream.fold(&active.handler), stream)).collect::<Vec<_>>()
+            let fold = |read: &mut Vec<(Stream, Arc<ActiveHandler>)>| {
+                read.iter_mut().map(|(stream, active)| stream.fold(&active.handler)).collect::<Vec<_>>()
             };
-            for (folded, stream) in offload(fold).await {
+            let (read, folded) = call_guests(read, fold).await;
+            for ((stream, _), folded) in read.into_iter().zip(folded) {
                 let aggregate = stream.aggregate().clone();
                 if folded.is_ok() {
                     self.keep(stream);
@@ -261,8 +262,9 @@ impl States {
         answers
     }
 
-    async fn fold_off_io(&self, mut stream: Stream, active: Arc<ActiveHandler>) -> Result<Folded, Error> {
-        let (folded, stream) = offload(move || stream.fold(&active.handler).map(|folded| (folded, stream))).await?;
+    async fn fold(&self, stream: Stream, active: Arc<ActiveHandler>) -> Result<Folded, Error> {
+        let (stream, folded) = call_guests(stream, move |stream| stream.fold(&active.handler)).await;
+        let folded = folded?;
         self.keep(stream);
         Ok(folded)
     }

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::domain::Position;
-use crate::sandbox::{Active, Handler};
+use crate::sandbox::{Active, AggregateRef, Failure, Handler, LimitKind, RecordedEvent};
 use crate::tests::components::{abuse, active, sandbox, together, variant};
 use crate::tests::{P0, Process, Store};
 
@@ -54,6 +55,64 @@ async fn a_stream_takes_each_record_once_and_no_gap() {
     assert_eq!(stream.sequence(), records[0].sequence);
     assert!(records.iter().all(|record| stream.push(record)));
     assert_eq!(balance(&stream.fold(&handler).unwrap()), Some(json!(4)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_guest_that_takes_its_time_holds_up_nobody_on_its_thread() {
+    let (ended, handler) = (Arc::new(Mutex::new(Vec::new())), decider());
+    let slow = {
+        let ended = ended.clone();
+        tokio::spawn(async move {
+            // Some tenths of a second, as long as fuel lasts.
+            let ((), folded) = call_guests((), move |()| handler.evolve(None, &[endless()])).await;
+            ended.lock().push("the guest");
+            folded.unwrap_err()
+        })
+    };
+    let other = {
+        let ended = ended.clone();
+        tokio::spawn(async move { ended.lock().push("the other") })
+    };
+    let failure = slow.await.unwrap();
+    assert!(matches!(failure, Failure::Limit { which: LimitKind::Fuel, .. }), "{failure}");
+    other.await.unwrap();
+    assert_eq!(*ended.lock(), ["the other", "the guest"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn calls_that_were_cut_short_are_made_again_and_come_in_their_order() {
+    let handler = decider();
+    let shares: Vec<Vec<u32>> = (0..4).map(|share| (share * 100..share * 100 + 100).collect()).collect();
+    let done = call_guests_for_each(shares.clone(), move |share: &mut Vec<u32>| {
+        let evolve = |amount: &u32| {
+            let data = format!("{{\"amount\":{amount},\"note\":\"n\",\"tags\":[]}}");
+            handler.evolve(None, &[noted(&data)]).map(|state| state.unwrap().to_value()["balance"].as_u64().unwrap())
+        };
+        share.iter().map(evolve).collect::<Result<Vec<_>, _>>()
+    })
+    .await;
+    let balances: Vec<Vec<u64>> = done.into_iter().map(|(_, balances)| balances.unwrap()).collect();
+    assert_eq!(
+        balances,
+        shares.iter().map(|share| share.iter().map(|n| u64::from(*n)).collect::<Vec<_>>()).collect::<Vec<_>>()
+    );
+}
+
+fn noted(data: &str) -> RecordedEvent<'_> {
+    RecordedEvent {
+        id: "0d8f3c52-0000-4000-8000-000000000001",
+        name: "NOTED",
+        schema_version: "1.0.0",
+        source: AggregateRef { kind: "Thing", id: "t" },
+        seq: 1,
+        at: crate::domain::Timestamp(0),
+        data,
+        headers: &[],
+    }
+}
+
+fn endless() -> RecordedEvent<'static> {
+    RecordedEvent { name: "LOOP", ..noted("null") }
 }
 
 #[tokio::test]

@@ -198,13 +198,16 @@ impl<W: Way> Registry for Database<W> {
         &self,
         handler: &str,
         owner: &Owner,
-        event: &Finished,
+        events: &[Finished],
         status: Status,
         error: &str,
         now: Timestamp,
-    ) -> Result<bool> {
-        let words = || format!("{handler} {owner} {} {}", event.event_id, status.as_str());
-        self.0.call("fail", words, self.0.rows().registry.fail(handler, owner, event, status, error, now)).await
+    ) -> Result<Vec<Uuid>> {
+        let words = || {
+            let ids: Vec<String> = events.iter().map(|event| event.event_id.to_string()).collect();
+            format!("{handler} {owner} {} {}", ids.join(" "), status.as_str())
+        };
+        self.0.call("fail", words, self.0.rows().registry.fail(handler, owner, events, status, error, now)).await
     }
 
     async fn rows(&self, filter: &ClaimFilter) -> Result<Vec<ClaimRow>> {

@@ -2,11 +2,10 @@
 //! between rounds. The first command goes ahead alone: what it reads, the others mostly read as well, and each of them
 //! is then decided in one go, while its instance and its texts are in the core's cache.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use futures_util::future::join_all;
 use uuid::Uuid;
 
 use super::outcome::{Decided, Ending, HostRefusal, appends};
@@ -16,8 +15,8 @@ use crate::domain::{Aggregate, Digest, Partition, Sequence, Timestamp};
 use crate::error::{Classified, Kind};
 use crate::event_store::Record;
 use crate::metrics::Metrics;
-use crate::sandbox::{ActiveHandler, AggregateRef, CallContext, Command, Decision, Failure, ReadValue};
-use crate::state::{Error, Folded, IN_PLACE_MAX, States, Stream, offload_some};
+use crate::sandbox::{ActiveHandler, AggregateRef, CallContext, Command, Decision, Failure, ReadValue, is_cut_short};
+use crate::state::{Error, Folded, States, Stream, call_guests_for_each};
 
 /// Rounds of `needs` for one command (design §3).
 const NEEDS_ROUNDS_MAX: usize = 8;
@@ -26,8 +25,8 @@ const READS_MAX: usize = 64;
 /// Decisions that may be open at once: each holds an instance of the sandbox's pool between its rounds, and other
 /// consumers need some as well.
 const OPEN_DECISIONS_MAX: usize = 48;
-/// Commands that share a thread at least: handing over costs about as much as one decision.
-const JOBS_PER_THREAD_MIN: usize = 2 * IN_PLACE_MAX;
+/// Commands that share a thread at least: about two milliseconds of work.
+const JOBS_PER_THREAD_MIN: usize = 32;
 
 /// Cores of this machine: asking costs a dozen system calls.
 static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
@@ -120,17 +119,31 @@ pub async fn decide(states: &States, metrics: &Metrics, jobs: Vec<Job>, now: Tim
 async fn run(open: Vec<Open>, known: &Arc<Known>, metrics: &Metrics, now: Timestamp) -> Vec<Step> {
     let size = open.len().div_ceil(*CORES).max(JOBS_PER_THREAD_MIN);
     let mut open = open.into_iter();
-    let mut tasks = Vec::new();
-    loop {
-        let chunk: Vec<Open> = open.by_ref().take(size).collect();
-        if chunk.is_empty() {
-            break;
-        }
-        let (known, metrics) = (known.clone(), metrics.clone());
-        let advance = move |job: Open| job.advance(&known, &metrics, now);
-        tasks.push(offload_some(chunk.len(), move || chunk.into_iter().map(advance).collect::<Vec<_>>()));
+    let mut shares = Vec::new();
+    while open.len() > 0 {
+        shares.push(Share { open: open.by_ref().take(size).collect(), steps: Vec::with_capacity(size) });
     }
-    join_all(tasks).await.into_iter().flatten().collect()
+    let (known, metrics) = (known.clone(), metrics.clone());
+    let done = call_guests_for_each(shares, move |share: &mut Share| share.advance(&known, &metrics, now)).await;
+    done.into_iter().flat_map(|(share, ())| share.steps).collect()
+}
+
+/// Jobs that one thread advances.
+struct Share {
+    open: VecDeque<Open>,
+    steps: Vec<Step>,
+}
+
+impl Share {
+    /// Advances each job; one that was cut short begins anew when this is called again.
+    fn advance(&mut self, known: &Known, metrics: &Metrics, now: Timestamp) {
+        while let Some(job) = self.open.pop_front() {
+            match job.advance(known, metrics, now) {
+                Step::Done(answered) if is_cut_short() => return self.open.push_front(Open::new(answered.0)),
+                step => self.steps.push(step),
+            }
+        }
+    }
 }
 
 /// Loads states that some job asked for and none has loaded yet in this wave.

@@ -89,11 +89,12 @@ impl Wave<'_> {
         let answers = self.context.claims.claim(owners.iter().map(|(_, record, _)| record)).await?;
         let mut lanes: Vec<Lane> = opened.into_iter().map(|(lane, _)| lane).collect();
         let mut stopped: HashSet<usize> = HashSet::new();
+        let mut behind = Vec::new();
         for ((index, record, open), claimed) in owners.into_iter().zip(answers) {
             let aggregate = &record.aggregate;
             if stopped.contains(&index) {
                 if open {
-                    self.context.claims.give_back(&record, claimed).await?;
+                    behind.push((record, claimed));
                 }
                 continue;
             }
@@ -118,6 +119,7 @@ impl Wave<'_> {
                 }
             }
         }
+        self.context.claims.give_back(&behind).await?;
         lanes.retain(|lane| !lane.queue.is_empty());
         Ok(lanes)
     }

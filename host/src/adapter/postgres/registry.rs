@@ -87,9 +87,17 @@ WITH asked AS MATERIALIZED (
 SELECT event_id FROM done";
 
 const FAIL: &str = "
-UPDATE processed_events SET status = $5, last_error = $6, heartbeat_at = greatest(heartbeat_at, $7)
- WHERE handler = $1 AND event_id = $2 AND status = 'processing' AND owner = $3 AND attempt_count = $4
-RETURNING event_id";
+WITH asked AS MATERIALIZED (
+    SELECT $1 AS handler, a.* FROM unnest($2::uuid[], $3::integer[]) AS a (event_id, attempt)
+), mine AS (
+    SELECT p.handler, p.event_id
+      FROM asked a JOIN processed_events p ON p.handler = a.handler AND p.event_id = a.event_id
+     WHERE p.status = 'processing' AND p.owner = $4 AND p.attempt_count = a.attempt
+     ORDER BY p.event_id FOR UPDATE OF p
+)
+UPDATE processed_events p SET status = $5, last_error = $6, heartbeat_at = greatest(p.heartbeat_at, $7)
+  FROM mine WHERE p.handler = mine.handler AND p.event_id = mine.event_id
+RETURNING p.event_id";
 
 const RELEASE: &str = "
 UPDATE processed_events SET status = 'failed', owner = NULL, processed_at = NULL, heartbeat_at = $3
@@ -220,12 +228,7 @@ impl Registry for Database {
         if finished.is_empty() {
             return Ok(Vec::new());
         }
-        let arguments = Arguments::default()
-            .with(handler)
-            .with(finished.iter().map(|f| Id(f.event_id)).collect::<Vec<_>>())
-            .with(finished.iter().map(|f| attempt_column(f.attempt)).collect::<Vec<_>>())
-            .with(owner.to_string())
-            .with(Time(now));
+        let arguments = fenced(handler, owner, finished).with(Time(now));
         lost(finished.iter().map(|f| f.event_id), &self.inner.pool.write(DONE, arguments).await?)
     }
 
@@ -233,20 +236,13 @@ impl Registry for Database {
         &self,
         handler: &str,
         owner: &Owner,
-        event: &Finished,
+        events: &[Finished],
         status: Status,
         error: &str,
         now: Timestamp,
-    ) -> Result<bool> {
-        let arguments = Arguments::default()
-            .with(handler)
-            .with(Id(event.event_id))
-            .with(owner.to_string())
-            .with(attempt_column(event.attempt))
-            .with(status.as_str())
-            .with(without_nul(error))
-            .with(Time(now));
-        Ok(!self.inner.pool.write(FAIL, arguments).await?.is_empty())
+    ) -> Result<Vec<Uuid>> {
+        let arguments = fenced(handler, owner, events).with(status.as_str()).with(without_nul(error)).with(Time(now));
+        lost(events.iter().map(|e| e.event_id), &self.inner.pool.write(FAIL, arguments).await?)
     }
 
     async fn rows(&self, filter: &ClaimFilter) -> Result<Vec<ClaimRow>> {
@@ -317,6 +313,15 @@ impl Database {
             }
         }
     }
+}
+
+/// The first four of a statement that ends claims of this owner, each with its attempt.
+fn fenced(handler: &str, owner: &Owner, events: &[Finished]) -> Arguments {
+    Arguments::default()
+        .with(handler)
+        .with(events.iter().map(|e| Id(e.event_id)).collect::<Vec<_>>())
+        .with(events.iter().map(|e| attempt_column(e.attempt)).collect::<Vec<_>>())
+        .with(owner.to_string())
 }
 
 fn lost(asked: impl Iterator<Item = Uuid>, ours: &[PgRow]) -> Result<Vec<Uuid>> {

@@ -38,6 +38,7 @@ DELETE FROM graph_edges;
 INSERT INTO store VALUES (1, $1);
 COMMIT";
 
+// `OR ROLLBACK`: what ends the transaction needs no journal to undo the statement alone.
 const APPLY: &str = "
 BEGIN IMMEDIATE;
 INSERT INTO log_watermarks
@@ -49,7 +50,7 @@ SELECT $1, $5, $6, $7
 INSERT INTO guard (missing_watermark) SELECT 1 WHERE changes() = 0;
 INSERT INTO log_segments
 SELECT $1, value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3 FROM jsonb_each($8);
-INSERT INTO log_events
+INSERT OR ROLLBACK INTO log_events
 SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
        value ->> 8, unhex(value ->> 9), unhex(value ->> 10)
   FROM jsonb_each($9);

@@ -256,12 +256,14 @@ impl Registry for Database {
         &self,
         handler: &str,
         owner: &Owner,
-        event: &Finished,
+        events: &[Finished],
         status: Status,
         error: &str,
         now: Timestamp,
-    ) -> Result<bool> {
-        Ok(self.inner.ledger.lock().fail(handler, owner, event, status, error, now))
+    ) -> Result<Vec<Uuid>> {
+        let mut ledger = self.inner.ledger.lock();
+        let lost = events.iter().filter(|event| !ledger.fail(handler, owner, event, status, error, now));
+        Ok(lost.map(|event| event.event_id).collect())
     }
 
     async fn rows(&self, filter: &ClaimFilter) -> Result<Vec<ClaimRow>> {

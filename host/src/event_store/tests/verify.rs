@@ -1,11 +1,14 @@
 //! The checker finds what was broken, names the object, and finds nothing else.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 
 use super::*;
 use crate::codec::segment;
 use crate::domain::SegmentNumber;
-use crate::event_store::verify::{Report, verify};
+use crate::event_store::verify::{Patience, Report, verify};
 
 fn key(number: u64) -> String {
     segment::key(Partition(0), SegmentNumber(number))
@@ -26,7 +29,7 @@ async fn log() -> (Arc<MemoryStore>, Arc<MemoryIndex>) {
 }
 
 async fn codes(objects: &MemoryStore, index: &MemoryIndex) -> Vec<(String, &'static str)> {
-    let report: Report = verify(objects, Some(index), |_| {}).await.unwrap();
+    let report: Report = verify(objects, Some(index), None, |_| {}).await.unwrap();
     assert_eq!(report.findings_count, report.findings.len() as u64);
     report.findings.into_iter().map(|finding| (finding.key, finding.code)).collect()
 }
@@ -41,10 +44,80 @@ async fn rewrite(objects: &MemoryStore, number: u64, edit: impl FnOnce(String) -
 async fn a_whole_log_has_no_findings() {
     let (objects, index) = log().await;
     let mut calls = 0;
-    let report = verify(objects.as_ref(), Some(index.as_ref()), |_| calls += 1).await.unwrap();
+    let report = verify(objects.as_ref(), Some(index.as_ref()), None, |_| calls += 1).await.unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.segments, report.events, report.commands, report.undecided), (5, 6, 4, 3));
     assert_eq!((report.aggregates, report.index_checked, calls), (1, true, 5));
+}
+
+/// A log of five segments with its index, and the index as it was when there were two.
+async fn grown() -> (Arc<MemoryStore>, Arc<MemoryIndex>, MemoryIndex) {
+    let (objects, index) = (Arc::new(MemoryStore::new()), Arc::new(MemoryIndex::new()));
+    let mut early = MemoryIndex::new();
+    for range in [1..=2, 3..=5] {
+        let process = start(objects.clone(), index.clone(), options()).await;
+        for n in range {
+            process.store.append(command(n, &account("a"), Expected::Any)).await.unwrap();
+        }
+        process.end().await;
+        if early.watermark(Partition(0)).await.unwrap().segments == SegmentNumber(0) {
+            early = index.copy();
+        }
+    }
+    (objects, index, early)
+}
+
+#[tokio::test]
+async fn an_index_that_lags_is_waited_for() {
+    let (objects, index, early) = grown().await;
+    let whole = index.copy();
+    let check = async |until: u64| {
+        index.restore(&early);
+        let clock = clock(1);
+        let patience = Patience { clock: &clock, time: Duration::from_secs(2) };
+        let catches_up = async {
+            clock.sleep(Duration::from_millis(until)).await;
+            index.restore(&whole);
+            std::future::pending::<()>().await;
+        };
+        let checked = async {
+            tokio::select! {
+                report = verify(objects.as_ref(), Some(index.as_ref()), Some(patience), |_| {}) => report.unwrap(),
+                () = catches_up => unreachable!("it does not end"),
+            }
+        };
+        with_time(std::slice::from_ref(&clock), checked).await
+    };
+    let report = check(1_500).await;
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(report.segments, 5);
+    let late = check(3_000).await;
+    assert_eq!(late.findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), ["index_watermark"]);
+}
+
+#[tokio::test]
+async fn what_others_write_meanwhile_is_walked_as_far_as_the_index_is() {
+    for index_follows in [true, false] {
+        let (objects, index, early) = grown().await;
+        let whole = index.copy();
+        index.restore(&early);
+        let mut later = Vec::new();
+        for number in 2..5 {
+            later.push((key(number), objects.get(&key(number)).await.unwrap().unwrap()));
+            objects.delete(&key(number)).await.unwrap();
+        }
+        let grow = |report: &Report| {
+            if report.segments == 2 {
+                for (key, bytes) in later.drain(..) {
+                    objects.put(&key, bytes).now_or_never().unwrap().unwrap();
+                }
+                index.restore(if index_follows { &whole } else { &early });
+            }
+        };
+        let report = verify(objects.as_ref(), Some(index.as_ref()), None, grow).await.unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(report.segments, if index_follows { 5 } else { 2 });
+    }
 }
 
 #[tokio::test]

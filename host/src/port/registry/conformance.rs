@@ -129,7 +129,12 @@ async fn a_zombie_finishes_nothing(registry: &impl Registry) {
     assert_eq!(lost, [id(1)]);
     assert_eq!(row(registry, 1).await.unwrap().status, "processing");
     assert_eq!(row(registry, 2).await.unwrap().status, "done");
-    assert!(!registry.fail(H, &zombie, &finished(1, 1), Status::Failed, "late", T0).await.unwrap());
+    claim_one(registry, &zombie, 3, T0).await;
+    // Of several, what is ours is ended, and what is not is told.
+    let lost = registry.fail(H, &zombie, &[finished(1, 1), finished(3, 1)], Status::Failed, "late", T0).await.unwrap();
+    assert_eq!(lost, [id(1)]);
+    assert_eq!(row(registry, 1).await.unwrap().status, "processing");
+    assert_eq!(row(registry, 3).await.unwrap().last_error.as_deref(), Some("late"));
     // The same owner with an attempt of the past is a zombie too.
     assert_eq!(registry.done(H, &heir, &[finished(1, 1)], T0).await.unwrap(), [id(1)]);
     assert!(registry.done(H, &heir, &[finished(1, 2)], T0).await.unwrap().is_empty());
@@ -138,10 +143,11 @@ async fn a_zombie_finishes_nothing(registry: &impl Registry) {
 async fn a_failed_event_is_claimable_and_a_parked_one_is_not(registry: &impl Registry) {
     let (me, other) = (owner("host:a", 1), owner("host:b", 1));
     claim_one(registry, &me, 1, T0).await;
-    assert!(registry.fail(H, &me, &finished(1, 1), Status::Failed, "the handler trapped", T0).await.unwrap());
-    assert_eq!(row(registry, 1).await.unwrap().last_error.as_deref(), Some("the handler trapped"));
+    let why = "the handler trapped";
+    assert!(registry.fail(H, &me, &[finished(1, 1)], Status::Failed, why, T0).await.unwrap().is_empty());
+    assert_eq!(row(registry, 1).await.unwrap().last_error.as_deref(), Some(why));
     assert_eq!(claim_one(registry, &other, 1, T0).await, Claimed::Yes { attempt: 2 });
-    assert!(registry.fail(H, &other, &finished(1, 2), Status::Parked, "again", T0).await.unwrap());
+    assert!(registry.fail(H, &other, &[finished(1, 2)], Status::Parked, "again", T0).await.unwrap().is_empty());
     assert_eq!(claim_one(registry, &owner("host:b", 2), 1, T0.plus_ms(10 * LEASE_MS)).await, Claimed::Parked);
     assert!(registry.release(H, id(1), T0).await.unwrap());
     let released = row(registry, 1).await.unwrap();
@@ -159,7 +165,7 @@ async fn stale_is_only_what_has_no_row(registry: &impl Registry) {
     claim_one(registry, &me, 3, T0).await;
     registry.done(H, &me, &[finished(3, 1)], T0).await.unwrap();
     // 1 has a row: it is taken up again although the aggregate is past it.
-    registry.fail(H, &me, &finished(1, 1), Status::Failed, "e", T0).await.unwrap();
+    registry.fail(H, &me, &[finished(1, 1)], Status::Failed, "e", T0).await.unwrap();
     assert_eq!(claim_one(registry, &me, 1, T0).await, Claimed::Yes { attempt: 2 });
     assert_eq!(claim_one(registry, &me, 2, T0).await, Claimed::Stale);
     assert_eq!(claim_one(registry, &me, 2, T0).await, Claimed::Stale);
@@ -192,7 +198,7 @@ async fn rows_are_filtered_and_paged(registry: &impl Registry) {
     for handler in ["b", "a", "c"] {
         let claims: Vec<_> = (1..=4).map(claim).collect();
         registry.claim(handler, &me, &claims, LEASE_MS, T0).await.unwrap();
-        registry.fail(handler, &me, &finished(2, 1), Status::Parked, "e", T0).await.unwrap();
+        registry.fail(handler, &me, &[finished(2, 1)], Status::Parked, "e", T0).await.unwrap();
     }
     let find = async |filter: ClaimFilter| -> Vec<(String, u128)> {
         let rows = registry.rows(&filter).await.unwrap();

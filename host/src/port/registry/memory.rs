@@ -181,21 +181,24 @@ impl Registry for MemoryRegistry {
         &self,
         handler: &str,
         owner: &Owner,
-        event: &Finished,
+        events: &[Finished],
         status: Status,
         error: &str,
         now: Timestamp,
-    ) -> Result<bool> {
+    ) -> Result<Vec<Uuid>> {
         let state = &mut *self.state.lock();
-        match state.rows.get_mut(&(handler.to_owned(), event.event_id)) {
-            Some(row) if row.is_held_by(owner) && row.attempt == event.attempt => {
-                row.status = status;
-                row.last_error = Some(error.to_owned());
-                row.heartbeat_at = row.heartbeat_at.max(now);
-                Ok(true)
+        let mut lost = Vec::new();
+        for event in events {
+            match state.rows.get_mut(&(handler.to_owned(), event.event_id)) {
+                Some(row) if row.is_held_by(owner) && row.attempt == event.attempt => {
+                    row.status = status;
+                    row.last_error = Some(error.to_owned());
+                    row.heartbeat_at = row.heartbeat_at.max(now);
+                }
+                _ => lost.push(event.event_id),
             }
-            _ => Ok(false),
         }
+        Ok(lost)
     }
 
     async fn rows(&self, filter: &ClaimFilter) -> Result<Vec<ClaimRow>> {

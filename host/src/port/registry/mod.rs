@@ -141,17 +141,17 @@ pub trait Registry: Send + Sync + std::fmt::Debug {
     /// Marks events done and advances `aggregate_versions` (greatest sequence wins), fenced by owner and attempt, in
     /// one transaction; gives the ids that were no longer ours.
     async fn done(&self, handler: &str, owner: &Owner, finished: &[Finished], now: Timestamp) -> Result<Vec<Uuid>>;
-    /// Ends an attempt without an effect: `Failed` (claimable again) or `Parked`. Fenced like `done`; gives whether it
-    /// was ours.
+    /// Ends attempts without an effect: `Failed` (claimable again) or `Parked`. Fenced like `done`; gives the ids that
+    /// were no longer ours.
     async fn fail(
         &self,
         handler: &str,
         owner: &Owner,
-        event: &Finished,
+        events: &[Finished],
         status: Status,
         error: &str,
         now: Timestamp,
-    ) -> Result<bool>;
+    ) -> Result<Vec<Uuid>>;
     /// Rows that match, ordered by handler and event id.
     async fn rows(&self, filter: &ClaimFilter) -> Result<Vec<ClaimRow>>;
     /// Makes a row claimable at once (status `failed`, no owner), whatever its status but `done`; gives whether there

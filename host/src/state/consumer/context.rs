@@ -122,7 +122,7 @@ impl Context {
             self.parts.parking.park(ParkRequest { consumer, record, reason, error }).await?;
         }
         let status = if last { Status::Parked } else { Status::Failed };
-        self.claims.fail(&finished(record, attempt), status, message).await?;
+        self.claims.fail(&[finished(record, attempt)], status, message).await?;
         if last {
             self.course.lock().held.park(aggregate, place);
             self.claims.park_behind(behind).await?;
