@@ -68,7 +68,7 @@ impl Parts {
             partitions: config.partitions,
             metrics: metrics.clone(),
             index_linger_ms: INDEX_LINGER_MS,
-            commit_linger_ms: store.commit_linger_ms,
+            commit_linger: Some(store.commit_linger),
             follow_ms: store.follow_ms,
             ..event_store::Options::default()
         };

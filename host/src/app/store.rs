@@ -10,11 +10,15 @@ use uuid::Uuid;
 use crate::adapter::fs::{FolderStore, Sharing};
 use crate::adapter::s3::{Keys, Options, S3Store};
 use crate::config::{Bucket, Config, Store};
+use crate::event_store::Linger;
 use crate::metrics::Metrics;
 use crate::port::object_store::ObjectStore;
 
-/// How long a commit to a remote store waits for company under load: less than the write itself takes on S3.
-const REMOTE_LINGER_MS: u64 = 20;
+/// How a commit to a remote store waits for company: less long than the write itself takes on S3.
+const REMOTE_LINGER: Linger = Linger { ms: 20, requests_min: 8 };
+/// How a commit to a folder does: a segment costs half a millisecond of processor time, which is short when so many
+/// come at once; with fewer clients the wait would be theirs (decision 24).
+const FOLDER_LINGER: Linger = Linger { ms: 2, requests_min: 20 };
 /// How often another process's commits to a remote store are looked for when there are none of our own: readers of
 /// this process see them this much later, for two requests a second.
 const REMOTE_FOLLOW_MS: u64 = 500;
@@ -25,7 +29,7 @@ const FOLDER_FOLLOW_MS: u64 = 100;
 /// What an open store asks of the event log on it.
 pub(super) struct Objects {
     pub store: Arc<dyn ObjectStore>,
-    pub commit_linger_ms: u64,
+    pub commit_linger: Linger,
     pub follow_ms: Option<u64>,
     /// Held as long as the store is used.
     pub lock: File,
@@ -37,18 +41,13 @@ pub(super) async fn open(config: &Config, run: Uuid, metrics: &Metrics) -> anyho
     Ok(match &config.store {
         Store::Folder(folder) => Objects {
             store: Arc::new(FolderStore::open_with(folder, sharing(config), metrics).await?),
-            commit_linger_ms: 0,
+            commit_linger: FOLDER_LINGER,
             follow_ms: config.kafka.is_some().then_some(FOLDER_FOLLOW_MS),
             lock,
         },
         Store::S3(bucket) => {
             let store = open_bucket(bucket, run, metrics).await?;
-            Objects {
-                store: Arc::new(store),
-                commit_linger_ms: REMOTE_LINGER_MS,
-                follow_ms: Some(REMOTE_FOLLOW_MS),
-                lock,
-            }
+            Objects { store: Arc::new(store), commit_linger: REMOTE_LINGER, follow_ms: Some(REMOTE_FOLLOW_MS), lock }
         }
     })
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::judge::{Answer, Facts, Judged, Known, Request, Verdict, judge};
 use super::log::Log;
 use super::view::{Folded, Relation, after, fold_heads};
-use super::{AppendError, Error, Record};
+use super::{AppendError, Error, Linger, Record};
 use crate::codec::segment::{self, Header, Segment};
 use crate::domain::{Aggregate, Digest, SegmentNumber};
 use crate::failpoint;
@@ -26,9 +26,6 @@ use crate::port::object_store::PutNew;
 /// Pauses between attempts at an unresolved write: the first, and the longest.
 const RETRY_FIRST_MS: u64 = 20;
 const RETRY_MAX_MS: u64 = 1_000;
-
-/// Requests of a batch from which on the next ones are worth waiting for.
-const LINGER_REQUESTS_MIN: usize = 8;
 
 pub(super) struct Committer {
     log: Arc<Log>,
@@ -189,11 +186,11 @@ impl Committer {
     /// never waits, nor does the first after a pause.
     async fn linger(&mut self) {
         let options = &self.log.shared.options;
-        let (linger, events_max) = (Duration::from_millis(options.commit_linger_ms), options.segment_events_max);
+        let Some(Linger { ms, requests_min }) = options.commit_linger else { return };
+        let (linger, events_max) = (Duration::from_millis(ms), options.segment_events_max);
         let clock = self.log.shared.clock.clone();
         let (requests, answered) = self.last;
-        let busy = requests >= LINGER_REQUESTS_MIN && clock.monotonic().saturating_sub(answered) < linger;
-        if linger.is_zero() || !busy {
+        if requests < requests_min || clock.monotonic().saturating_sub(answered) >= linger {
             return;
         }
         let mut over = clock.sleep(linger);

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 pub use errors::{AppendError, Error};
-pub use types::{Append, Appended, Expected, OpenReport, Options, Rebuilt, Record, Selection, Task};
+pub use types::{Append, Appended, Expected, Linger, OpenReport, Options, Rebuilt, Record, Selection, Task};
 
 use crate::codec::segment::Event;
 use crate::domain::{Aggregate, Digest, Partition, Position, SegmentNumber, Sequence, derived_id};

@@ -38,9 +38,8 @@ pub struct Options {
     pub heads_max: usize,
     /// Bytes of committed segments that may wait for the index; beyond it appends are refused with `Busy`.
     pub unindexed_bytes_max: usize,
-    /// How long the committer waits for further appends to share a segment with when it is busy; 0: not at all. For
-    /// stores on which a write takes longer than that, and costs money.
-    pub commit_linger_ms: u64,
+    /// How the committer waits for further appends to share a segment with when it is busy.
+    pub commit_linger: Option<Linger>,
     /// How long the indexer waits for further segments to share a transaction with; 0: not at all.
     pub index_linger_ms: u64,
     /// How long it takes at most to look for segments of other writers again, when idle; while they write it is looked
@@ -65,13 +64,21 @@ impl Default for Options {
             cache_bytes_max: 32 * 1024 * 1024,
             heads_max: 100_000,
             unindexed_bytes_max: 64 * 1024 * 1024,
-            commit_linger_ms: 0,
+            commit_linger: None,
             index_linger_ms: 0,
             follow_ms: None,
             by_date_ms: 60_000,
             metrics: Metrics::new(),
         }
     }
+}
+
+/// A wait for company, where what a segment costs is worth more than the wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Linger {
+    pub ms: u64,
+    /// Requests of the last segment from which on the next one waits.
+    pub requests_min: usize,
 }
 
 /// A future that the app spawns and owns. Ends after [`EventStore::close`], or with the error that stopped it.

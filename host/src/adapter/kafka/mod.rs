@@ -32,7 +32,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// others take to notice, its partitions have a new owner within ten seconds.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 /// How often a member says that it lives, and learns that others came or went.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(300);
 /// How long a rebalance waits for a member that lives and does not poll, since another part of it is away. By default
 /// it is five minutes, in which nobody would have the partitions of one that is gone.
 const POLL_INTERVAL_MAX: Duration = Duration::from_secs(10);

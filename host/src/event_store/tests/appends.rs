@@ -223,7 +223,7 @@ async fn settle() {
 #[tokio::test]
 async fn a_busy_committer_waits_for_company_and_an_idle_one_does_not() {
     let objects = Arc::new(MemoryStore::new());
-    let (clock, options) = (clock(1), Options { commit_linger_ms: 12, ..options() });
+    let (clock, options) = (clock(1), Options { commit_linger: Some(Linger { ms: 12, requests_min: 8 }), ..options() });
     let process = start_with(objects.clone(), Arc::new(MemoryIndex::new()), options, clock.clone()).await;
     let one = |n: u128| process.store.append(command(n, &account(&n.to_string()), Expected::Any));
     one(1).await.unwrap();
