@@ -405,6 +405,7 @@ pub(super) async fn note_stored(
     read_model: &dyn ReadModel,
     progress: &Progress,
 ) -> port::Result<()> {
+    let shown = progress.consumers();
     // Those that came to be seen before the checkpoints were read, not after: nobody waits for one and reads another.
     let checkpoints = read_model.checkpoints().await?;
     let known = builds.builds().await?;
@@ -424,6 +425,14 @@ pub(super) async fn note_stored(
             None => {}
         }
         progress.note_stored(&consumer, partition, position);
+    }
+    // A build that was deleted between two looks leaves no checkpoint that would tell.
+    for row in shown {
+        let name = plain(&row.consumer);
+        let mut of_handler = known.iter().filter(|build| build.handler == handler_of(name)).peekable();
+        if of_handler.peek().is_some() && of_handler.all(|build| consumer_of(&build.name, name) != row.consumer) {
+            progress.remove(&row.consumer);
+        }
     }
     Ok(())
 }

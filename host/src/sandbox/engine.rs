@@ -215,8 +215,8 @@ pub(super) struct Armed<'a> {
 }
 
 impl Armed<'_> {
-    /// Counts what the call used; tells whether it ended for the want of what it may use elsewhere.
-    pub(super) fn is_cut_short<T>(&self, store: &Store<State>, result: &wasmtime::Result<T>) -> bool {
+    /// The call has ended: counts what it used, and tells whether it was cut short.
+    pub(super) fn end<T>(self, store: &Store<State>, result: &wasmtime::Result<T>) -> bool {
         let met_bound =
             |error: &wasmtime::Error| matches!(error.downcast_ref::<Trap>(), Some(Trap::OutOfFuel | Trap::Interrupt));
         turn::count(self.fuel.saturating_sub(store.get_fuel().unwrap_or(0)));

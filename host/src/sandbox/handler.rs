@@ -259,7 +259,7 @@ impl Core {
     ) -> Result<wasmtime::Result<T>, Failure> {
         let armed = self.sandbox.arm(store).map_err(|error| classify(&error, store.data()))?;
         let result = work(store);
-        if armed.is_cut_short(store, &result) {
+        if armed.end(store, &result) {
             self.slow.store(SLOW_CALLS, Relaxed);
             return Err(turn::cut_short());
         }

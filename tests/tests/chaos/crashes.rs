@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use carryall_tests::{Load, Server};
+use tokio::task::JoinSet;
 
 use super::site::{SOON, Site};
 use super::{length, note};
@@ -52,12 +53,19 @@ async fn claims_of_killed_workers_are_taken_over_within_ten_seconds() {
         until_killed(&mut hosts[next]).await;
         note("a worker is killed with claims in hand");
         let (killed, before) = (Instant::now(), load.accepted());
-        let mut slowest = Duration::ZERO;
-        for id in before {
-            let status = hosts[0].client().outcome(&id).await.unwrap();
-            assert_eq!(status["status"], "COMPLETED", "{status}");
-            slowest = killed.elapsed();
+        // Several at a time: how long it takes to ask is not what is measured.
+        for some in before.chunks(16) {
+            let mut asked = JoinSet::new();
+            for id in some {
+                let (client, id) = (hosts[0].client(), id.clone());
+                asked.spawn(async move { client.outcome(&id).await });
+            }
+            while let Some(status) = asked.join_next().await {
+                let status = status.unwrap().unwrap();
+                assert_eq!(status["status"], "COMPLETED", "{status}");
+            }
         }
+        let slowest = killed.elapsed();
         note(&format!("all of it was done after {slowest:?}"));
         assert!(slowest < Duration::from_secs(10), "{slowest:?}");
         if begin.elapsed() > length() {

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::domain::Timestamp;
+use crate::domain::{Position, Timestamp};
 use crate::port;
 use crate::port::clock::manual::ManualClock;
+use crate::port::read_model::MemoryReadModel;
+use crate::port::read_model::builds::{self, State, Wanted};
 
 const P1: Partition = Partition(1);
 
@@ -35,6 +37,35 @@ impl Runs {
             tokio::task::yield_now().await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_build_that_was_deleted_between_two_looks_is_not_shown_any_more() {
+    const PLAIN: &str = "account-projection:Account";
+    let (read_model, progress) = (MemoryReadModel::new(), Progress::default());
+    let shown = || {
+        let rows = progress.consumers();
+        rows.into_iter().map(|row| (row.consumer, row.position)).collect::<Vec<_>>()
+    };
+    for (build, position) in [("account-projection", 7), ("account-projection@90e8ce2decb6", 9)] {
+        let wanted = || Wanted { name: build, handler: "account-projection", asked: position, collections: &[] };
+        read_model.begin(wanted()).await.unwrap();
+        let consumer = builds::consumer_of(build, PLAIN);
+        read_model.set_checkpoint(&consumer, P1, Position(position)).await.unwrap();
+        read_model.set_checkpoint("instance_worker", P1, Position(8)).await.unwrap();
+        note_stored(&read_model, &read_model, &progress).await.unwrap();
+        assert!(shown().contains(&(consumer, Position(position))), "{:?}", shown());
+        read_model.turn(build, State::Building, State::Taking).await.unwrap();
+        assert!(read_model.take_over(wanted(), &[]).await.unwrap());
+    }
+    // Nobody looks while the first one's rows are deleted.
+    assert!(read_model.drop_some("account-projection", &[PLAIN.to_owned()], 1_000).await.unwrap());
+    note_stored(&read_model, &read_model, &progress).await.unwrap();
+    let left = [
+        (builds::consumer_of("account-projection@90e8ce2decb6", PLAIN), Position(9)),
+        ("instance_worker".into(), Position(8)),
+    ];
+    assert_eq!(shown(), left);
 }
 
 #[tokio::test]
