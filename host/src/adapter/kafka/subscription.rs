@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance, StreamConsumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::watch;
@@ -94,7 +94,7 @@ pub(super) struct KafkaSubscription {
     share: watch::Receiver<Share>,
     /// Where the group goes on after each poll that is not acknowledged.
     polls: VecDeque<BTreeMap<Place, i64>>,
-    /// Acknowledged, and not yet known to be committed.
+    /// Acknowledged while members came or went, when the group takes no offsets: committed with what comes next.
     uncommitted: BTreeMap<Place, i64>,
 }
 
@@ -159,6 +159,19 @@ impl KafkaSubscription {
     }
 }
 
+/// Whether the group is about to be told anew who has what. A member learns that by polling, and must not stop to.
+fn is_rebalance(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::RebalanceInProgress
+                | RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::UnknownMemberId
+                | RDKafkaErrorCode::AssignmentLost
+        )
+    )
+}
+
 /// Where the headers say that the log of this store holds the event.
 fn place(message: &BorrowedMessage<'_>, store: Uuid) -> Option<(Partition, Position)> {
     let headers = message.headers()?;
@@ -213,22 +226,24 @@ impl Subscription for KafkaSubscription {
     }
 
     async fn acknowledge(&mut self, polls: usize) -> Result<()> {
-        for next in self.polls.drain(..polls.min(self.polls.len())) {
-            self.uncommitted.extend(next);
-        }
+        let count = polls.min(self.polls.len());
+        let mut wanted = self.uncommitted.clone();
+        self.polls.iter().take(count).for_each(|next| wanted.extend(next.clone()));
         // What is another member's now is its to commit.
         let assigned = self.consumer().context().assigned.lock().clone();
-        self.uncommitted.retain(|place, _| assigned.contains(place));
-        if self.uncommitted.is_empty() {
-            return Ok(());
-        }
-        let mut offsets = TopicPartitionList::with_capacity(self.uncommitted.len());
-        for ((topic, partition), offset) in &self.uncommitted {
+        wanted.retain(|place, _| assigned.contains(place));
+        let mut offsets = TopicPartitionList::with_capacity(wanted.len());
+        for ((topic, partition), offset) in &wanted {
             offsets.add_partition_offset(topic, *partition, Offset::Offset(*offset)).map_err(|error| failed(&error))?;
         }
         let consumer = self.consumer().clone();
-        blocking(move || consumer.commit(&offsets, CommitMode::Sync)).await.map_err(|error| failed(&error))?;
-        self.uncommitted.clear();
+        let commit = move || if offsets.count() == 0 { Ok(()) } else { consumer.commit(&offsets, CommitMode::Sync) };
+        self.uncommitted = match blocking(commit).await {
+            Ok(()) => BTreeMap::new(),
+            Err(error) if is_rebalance(&error) => wanted,
+            Err(error) => return Err(failed(&error)),
+        };
+        self.polls.drain(..count);
         Ok(())
     }
 
