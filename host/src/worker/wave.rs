@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use uuid::Uuid;
 
 use super::Worker;
@@ -17,6 +18,9 @@ use crate::port::registry::Claimed;
 use crate::sandbox::ActiveHandler;
 use crate::state::held::BatchNumber;
 use crate::state::{Context, Error, Item, Place, Stream, finished};
+
+/// Streams read from the log at once.
+const OPENED_AT_ONCE: usize = 16;
 
 /// A batch under way.
 pub(super) struct Wave<'a> {
@@ -52,20 +56,23 @@ impl Wave<'_> {
 
     /// Reads the streams of the aggregates, and tells which commands of theirs are at hand.
     async fn open_lanes(&self, items: Vec<Item>) -> Result<Vec<(Lane, Vec<Record>)>, Error> {
-        let mut lanes = Vec::with_capacity(items.len());
-        for Item { aggregate, records } in items {
-            let active = match self.worker.states.handler(&aggregate) {
-                Ok(active) => active,
-                Err(error) => {
-                    self.context.wait(&aggregate, Place::of(&records[0]), &error.to_string());
-                    continue;
-                }
-            };
-            let stream = self.worker.states.stream_with(&aggregate, &active, &records).await?;
-            let commands = records.into_iter().filter(|record| record.kind == EventKind::Command).collect();
-            lanes.push((Lane { aggregate, stream, active, queue: VecDeque::new() }, commands));
-        }
-        Ok(lanes)
+        // Many are not cached when a partition is taken over, and each is a look into the log then.
+        let opening = stream::iter(items).map(|item| self.open_lane(item)).buffered(OPENED_AT_ONCE);
+        opening.try_filter_map(async |lane| Ok(lane)).try_collect().await
+    }
+
+    /// `None` when nothing can decide its commands at present: it waits.
+    async fn open_lane(&self, Item { aggregate, records }: Item) -> Result<Option<(Lane, Vec<Record>)>, Error> {
+        let active = match self.worker.states.handler(&aggregate) {
+            Ok(active) => active,
+            Err(error) => {
+                self.context.wait(&aggregate, Place::of(&records[0]), &error.to_string());
+                return Ok(None);
+            }
+        };
+        let stream = self.worker.states.stream_with(&aggregate, &active, &records).await?;
+        let commands = records.into_iter().filter(|record| record.kind == EventKind::Command).collect();
+        Ok(Some((Lane { aggregate, stream, active, queue: VecDeque::new() }, commands)))
     }
 
     /// Claims undecided commands, a batch of each aggregate, and those at hand that the log shows decided: these only
