@@ -40,17 +40,15 @@ where
     R: Send + 'static,
     W: Fn(&mut S) -> R + Clone + Send + 'static,
 {
-    let mut done = Vec::with_capacity(states.len());
-    let mut states = states.into_iter();
-    let first = states.next();
-    let beside: Vec<_> = match Handle::current().runtime_flavor() {
-        RuntimeFlavor::CurrentThread => Vec::new(),
-        _ => states.by_ref().map(|state| tokio::spawn(call_guests(state, work.clone()))).collect(),
-    };
-    for state in first.into_iter().chain(states) {
-        done.push(call_guests(state, work.clone()).await);
+    let threads = Handle::current().runtime_flavor();
+    if states.len() == 1 || threads == RuntimeFlavor::CurrentThread {
+        let mut done = Vec::with_capacity(states.len());
+        for state in states {
+            done.push(call_guests(state, work.clone()).await);
+        }
+        return done;
     }
-    let beside = join_all(beside).await;
-    done.extend(beside.into_iter().map(|done| done.expect("calling a guest does not panic")));
-    done
+    // All of them, this task's own too: of tasks that a thread spawns, another takes any but the last.
+    let spawned: Vec<_> = states.into_iter().map(|state| tokio::spawn(call_guests(state, work.clone()))).collect();
+    join_all(spawned).await.into_iter().map(|done| done.expect("calling a guest does not panic")).collect()
 }

@@ -25,8 +25,8 @@ const READS_MAX: usize = 64;
 /// Decisions that may be open at once: each holds an instance of the sandbox's pool between its rounds, and other
 /// consumers need some as well.
 const OPEN_DECISIONS_MAX: usize = 48;
-/// Commands that share a thread at least: about two milliseconds of work.
-const JOBS_PER_THREAD_MIN: usize = 32;
+/// Commands for which one thread is enough: about two milliseconds of work.
+const JOBS_PER_THREAD: usize = 32;
 
 /// Cores of this machine: asking costs a dozen system calls.
 static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
@@ -117,7 +117,8 @@ pub async fn decide(states: &States, metrics: &Metrics, jobs: Vec<Job>, now: Tim
 
 /// One round for all jobs, spread over the cores.
 async fn run(open: Vec<Open>, known: &Arc<Known>, metrics: &Metrics, now: Timestamp) -> Vec<Step> {
-    let size = open.len().div_ceil(*CORES).max(JOBS_PER_THREAD_MIN);
+    let threads = open.len().div_ceil(JOBS_PER_THREAD).clamp(1, *CORES);
+    let size = open.len().div_ceil(threads);
     let mut open = open.into_iter();
     let mut shares = Vec::new();
     while open.len() > 0 {
