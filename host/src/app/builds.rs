@@ -398,6 +398,15 @@ fn handler_of(plain: &str) -> &str {
     }
 }
 
+fn is_of_handler(build: &Build, consumer: &str) -> bool {
+    build.handler == handler_of(plain(consumer))
+}
+
+/// Whether a consumer writes a build.
+fn writes(build: &Build, consumer: &str) -> bool {
+    is_of_handler(build, consumer) && consumer_of(&build.name, plain(consumer)) == consumer
+}
+
 /// Notes in a process that shares the read model how far the consumers of others are, and which of them write what
 /// readers see.
 pub(super) async fn note_stored(
@@ -410,10 +419,7 @@ pub(super) async fn note_stored(
     let checkpoints = read_model.checkpoints().await?;
     let known = builds.builds().await?;
     for (consumer, partition, position) in checkpoints {
-        let name = plain(&consumer);
-        let handler = handler_of(name);
-        let build = known.iter().find(|build| build.handler == handler && consumer_of(&build.name, name) == consumer);
-        match build.map(|build| build.state) {
+        match known.iter().find(|build| writes(build, &consumer)).map(|build| build.state) {
             Some(State::Live) => progress.set_live(&consumer),
             Some(State::Building | State::Taking) => {}
             // Its rows are being deleted, or somebody wrote them after that.
@@ -421,16 +427,15 @@ pub(super) async fn note_stored(
                 progress.remove(&consumer);
                 continue;
             }
-            None if name != consumer => continue,
+            None if plain(&consumer) != consumer => continue,
             None => {}
         }
         progress.note_stored(&consumer, partition, position);
     }
     // A build that was deleted between two looks leaves no checkpoint that would tell.
     for row in shown {
-        let name = plain(&row.consumer);
-        let mut of_handler = known.iter().filter(|build| build.handler == handler_of(name)).peekable();
-        if of_handler.peek().is_some() && of_handler.all(|build| consumer_of(&build.name, name) != row.consumer) {
+        let any = |is: fn(&Build, &str) -> bool| known.iter().any(|build| is(build, &row.consumer));
+        if any(is_of_handler) && !any(writes) {
             progress.remove(&row.consumer);
         }
     }

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::*;
 use crate::domain::Timestamp;
-use crate::tests::components::{abuse as component, build};
+use crate::tests::components::{abuse as component, build, event};
 
 const NOW: Timestamp = Timestamp(1_765_929_600_123);
 const CONTEXT: CallContext = CallContext { now: NOW, seed: (7, 9) };
@@ -37,19 +37,6 @@ fn command<'a>(name: &'a str, payload: &'a str) -> Command<'a> {
         payload,
         actor: Some("somebody"),
         headers: &[Header { name: "correlation_id", value: "c-1" }],
-    }
-}
-
-fn event<'a>(name: &'a str, data: &'a str) -> RecordedEvent<'a> {
-    RecordedEvent {
-        id: "0d8f3c52-0000-4000-8000-000000000001",
-        name,
-        schema_version: "1.0.0",
-        source: AggregateRef { kind: "Thing", id: "t-1" },
-        seq: 2,
-        at: NOW,
-        data,
-        headers: &[],
     }
 }
 

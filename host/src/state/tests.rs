@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::domain::Position;
-use crate::sandbox::{Active, AggregateRef, Failure, Handler, LimitKind, RecordedEvent};
-use crate::tests::components::{abuse, active, sandbox, together, variant};
+use crate::sandbox::{Active, Failure, Handler, LimitKind};
+use crate::tests::components::{abuse, active, event, sandbox, together, variant};
 use crate::tests::{P0, Process, Store};
 
 mod snapshots;
@@ -64,7 +64,7 @@ async fn a_guest_that_takes_its_time_holds_up_nobody_on_its_thread() {
         let ended = ended.clone();
         tokio::spawn(async move {
             // Some tenths of a second, as long as fuel lasts.
-            let ((), folded) = call_guests((), move |()| handler.evolve(None, &[endless()])).await;
+            let ((), folded) = call_guests((), move |()| handler.evolve(None, &[event("LOOP", "null")])).await;
             ended.lock().push("the guest");
             folded.unwrap_err()
         })
@@ -86,7 +86,9 @@ async fn calls_that_were_cut_short_are_made_again_and_come_in_their_order() {
     let done = call_guests_for_each(shares.clone(), move |share: &mut Vec<u32>| {
         let evolve = |amount: &u32| {
             let data = format!("{{\"amount\":{amount},\"note\":\"n\",\"tags\":[]}}");
-            handler.evolve(None, &[noted(&data)]).map(|state| state.unwrap().to_value()["balance"].as_u64().unwrap())
+            handler
+                .evolve(None, &[event("NOTED", &data)])
+                .map(|state| state.unwrap().to_value()["balance"].as_u64().unwrap())
         };
         share.iter().map(evolve).collect::<Result<Vec<_>, _>>()
     })
@@ -96,23 +98,6 @@ async fn calls_that_were_cut_short_are_made_again_and_come_in_their_order() {
         balances,
         shares.iter().map(|share| share.iter().map(|n| u64::from(*n)).collect::<Vec<_>>()).collect::<Vec<_>>()
     );
-}
-
-fn noted(data: &str) -> RecordedEvent<'_> {
-    RecordedEvent {
-        id: "0d8f3c52-0000-4000-8000-000000000001",
-        name: "NOTED",
-        schema_version: "1.0.0",
-        source: AggregateRef { kind: "Thing", id: "t" },
-        seq: 1,
-        at: crate::domain::Timestamp(0),
-        data,
-        headers: &[],
-    }
-}
-
-fn endless() -> RecordedEvent<'static> {
-    RecordedEvent { name: "LOOP", ..noted("null") }
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::sandbox::{Active, ActiveHandler, Handler, Limits, Options, Sandbox};
+use crate::domain::Timestamp;
+use crate::sandbox::{Active, ActiveHandler, AggregateRef, Handler, Limits, Options, RecordedEvent, Sandbox};
 
 fn workspace() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -78,4 +79,18 @@ pub fn active(handler: Arc<Handler>, revision: u64) -> ActiveHandler {
 /// A set of handlers that are in charge together.
 pub fn together(handlers: impl IntoIterator<Item = Arc<Handler>>) -> Active {
     Active::new(handlers.into_iter().map(|handler| active(handler, 1))).unwrap()
+}
+
+/// An event of `Thing/t-1`.
+pub fn event<'a>(name: &'a str, data: &'a str) -> RecordedEvent<'a> {
+    RecordedEvent {
+        id: "0d8f3c52-0000-4000-8000-000000000001",
+        name,
+        schema_version: "1.0.0",
+        source: AggregateRef { kind: "Thing", id: "t-1" },
+        seq: 2,
+        at: Timestamp(1_765_929_600_123),
+        data,
+        headers: &[],
+    }
 }

@@ -148,6 +148,18 @@ impl KafkaSubscription {
         self.consumer.as_ref().expect("a subscription has its consumer until it is dropped")
     }
 
+    async fn commit(&self, wanted: &BTreeMap<Place, i64>) -> std::result::Result<(), KafkaError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut offsets = TopicPartitionList::with_capacity(wanted.len());
+        for ((topic, partition), offset) in wanted {
+            offsets.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+        }
+        let consumer = self.consumer().clone();
+        blocking(move || consumer.commit(&offsets, CommitMode::Sync)).await
+    }
+
     fn delivery(&self, message: &BorrowedMessage<'_>) -> Delivery {
         let topic = message.topic();
         Delivery {
@@ -232,13 +244,7 @@ impl Subscription for KafkaSubscription {
         // What is another member's now is its to commit.
         let assigned = self.consumer().context().assigned.lock().clone();
         wanted.retain(|place, _| assigned.contains(place));
-        let mut offsets = TopicPartitionList::with_capacity(wanted.len());
-        for ((topic, partition), offset) in &wanted {
-            offsets.add_partition_offset(topic, *partition, Offset::Offset(*offset)).map_err(|error| failed(&error))?;
-        }
-        let consumer = self.consumer().clone();
-        let commit = move || if offsets.count() == 0 { Ok(()) } else { consumer.commit(&offsets, CommitMode::Sync) };
-        self.uncommitted = match blocking(commit).await {
+        self.uncommitted = match self.commit(&wanted).await {
             Ok(()) => BTreeMap::new(),
             Err(error) if is_rebalance(&error) => wanted,
             Err(error) => return Err(failed(&error)),
