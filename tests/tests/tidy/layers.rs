@@ -89,7 +89,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("sha2", &["domain", "codec", "sandbox"]),
     ("time", &["domain"]),
     ("tempfile", &["adapter", "cli"]),
-    ("rustix", &["failpoint"]),
+    ("rustix", &["adapter", "failpoint"]),
 ];
 
 /// The module of the host a file belongs to.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::unnamed;
 use crate::failpoint;
 use crate::metrics::{Counter, Metrics, Sync};
 use crate::port::object_store::{Listing, PutIf, PutNew};
@@ -38,6 +39,8 @@ pub(super) struct Files {
     folders: Mutex<HashSet<PathBuf>>,
     /// Serialises compare-and-set within this process; the folder's lock keeps others out, or the file that is given.
     comparing: Mutex<Option<File>>,
+    /// Whether files can be written before they have any name.
+    unnamed: bool,
     file_syncs: Counter,
     folder_syncs: Counter,
 }
@@ -93,6 +96,7 @@ impl Files {
             lock,
             folders: Mutex::new(HashSet::from([root.to_owned()])),
             comparing: Mutex::new(comparing),
+            unnamed: unnamed::is_possible(&root.join(TEMPORARY)),
             file_syncs: metrics.syncs(Sync::File),
             folder_syncs: metrics.syncs(Sync::Folder),
         };
@@ -104,6 +108,12 @@ impl Files {
             files.lock.lock_shared().map_err(|e| failed(&e))?;
         }
         Ok(files)
+    }
+
+    /// As on a system that has no files without a name.
+    #[cfg(test)]
+    pub(super) fn with_names_only(self) -> Files {
+        Files { unnamed: false, ..self }
     }
 
     /// Removes what an earlier run left half done, and makes durable what it may have linked without the sync that
@@ -172,19 +182,32 @@ impl Files {
     fn write_temporary(&self, bytes: &[u8]) -> io::Result<Temporary> {
         let number = TEMPORARIES.fetch_add(1, Ordering::Relaxed);
         let temporary = Temporary(self.root.join(TEMPORARY).join(format!("{}-{number}", std::process::id())));
-        let mut file = File::create(&temporary.0)?;
+        self.write(&mut File::create(&temporary.0)?, bytes)?;
+        Ok(temporary)
+    }
+
+    fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
         file.write_all(bytes)?;
         self.file_syncs.add(1);
-        file.sync_data()?;
-        Ok(temporary)
+        file.sync_data()
+    }
+
+    /// Writes the bytes durably, before any key has them.
+    fn write_new(&self, bytes: &[u8]) -> io::Result<Written> {
+        if !self.unnamed {
+            return Ok(Written::Named(self.write_temporary(bytes)?));
+        }
+        let mut file = unnamed::create(&self.root.join(TEMPORARY))?;
+        self.write(&mut file, bytes)?;
+        Ok(Written::Unnamed(file))
     }
 
     pub(super) fn put_new(&self, key: &str, bytes: &[u8]) -> Result<PutNew> {
         let path = self.path(key)?;
         let parent = self.parent(&path).map_err(|e| failed(&e))?;
-        let temporary = self.write_temporary(bytes).map_err(|e| failed(&e))?;
+        let written = self.write_new(bytes).map_err(|e| failed(&e))?;
         failpoint::pass("put.after_write");
-        let answer = match fs::hard_link(&temporary.0, &path) {
+        let answer = match written.link(&path) {
             Ok(()) => PutNew::Created,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => PutNew::Exists,
             Err(error) => return Err(failed(&error)),
@@ -302,6 +325,21 @@ impl Query<'_> {
     fn may_hold(&self, folder: &str) -> bool {
         let in_prefix = folder.starts_with(self.prefix) || self.prefix.starts_with(folder);
         in_prefix && self.after.is_none_or(|after| folder > after || after.starts_with(folder))
+    }
+}
+
+/// Bytes that are durable and have no key yet.
+enum Written {
+    Unnamed(File),
+    Named(Temporary),
+}
+
+impl Written {
+    fn link(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Written::Unnamed(file) => unnamed::link(file, path),
+            Written::Named(temporary) => fs::hard_link(&temporary.0, path),
+        }
     }
 }
 

@@ -1,7 +1,9 @@
-//! Object store on a folder: a key is a file. `put_new` is temp file, fdatasync, `link`, fsync of the folder, so that a
-//! key appears whole, once, and stays (I1, I5). The folder is locked: for one process, or for those that share it.
+//! Object store on a folder: a key is a file. `put_new` is a file without a name (where the system has none: with a
+//! temporary one), fdatasync, `link`, fsync of the folder, so that a key appears whole, once, and stays (I1, I5). The
+//! folder is locked: for one process, or for those that share it.
 
 mod files;
+mod unnamed;
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,14 @@ async fn the_folder_store_conforms() {
     conformance::run(Arc::new(open(&folder.path().join("deep/store")).await.unwrap())).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn it_conforms_with_temporary_names_too_and_leaves_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = Files::open(folder.path(), Sharing::Alone, &Metrics::new()).unwrap().with_names_only();
+    conformance::run(Arc::new(FolderStore { files: Arc::new(files) })).await;
+    assert_eq!(std::fs::read_dir(folder.path().join("tmp")).unwrap().count(), 1, "only the lock is left");
+}
+
 #[tokio::test]
 async fn a_second_opener_is_refused_until_the_first_is_gone() {
     let folder = tempfile::tempdir().unwrap();
