@@ -14,8 +14,11 @@ pub(super) fn write(text: &str, out: &mut Vec<u8>) {
 /// Appends a string as RFC 8785 writes it, with its quotes.
 pub(in crate::codec) fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    let mut plain = 0;
-    for (at, byte) in text.bytes().enumerate() {
+    let mut rest = text.as_bytes();
+    loop {
+        let plain = scan::plain_length(rest);
+        out.extend_from_slice(&rest[..plain]);
+        let Some(byte) = rest.get(plain).copied() else { break };
         let short = match byte {
             b'"' | b'\\' => byte,
             0x08 => b'b',
@@ -23,18 +26,15 @@ pub(in crate::codec) fn write_string(text: &str, out: &mut Vec<u8>) {
             0x0a => b'n',
             0x0c => b'f',
             0x0d => b'r',
-            0..=0x1f => b'u',
-            _ => continue,
+            _ => b'u',
         };
-        out.extend_from_slice(&text.as_bytes()[plain..at]);
         out.extend_from_slice(&[b'\\', short]);
         if short == b'u' {
             const HEX: &[u8; 16] = b"0123456789abcdef";
             out.extend_from_slice(&[b'0', b'0', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         }
-        plain = at + 1;
+        rest = &rest[plain + 1..];
     }
-    out.extend_from_slice(&text.as_bytes()[plain..]);
     out.push(b'"');
 }
 
@@ -118,14 +118,12 @@ fn object(text: &str, at: usize, out: &mut Vec<u8>) -> usize {
 /// The content of the string token at `at`, and the offset behind it.
 fn string(text: &str, at: usize) -> (Cow<'_, str>, usize) {
     let bytes = text.as_bytes();
-    let mut end = at + 1;
-    let mut escaped = false;
+    let mut end = at + 1 + scan::plain_length(&bytes[at + 1..]);
+    let escaped = bytes[end] == b'\\';
     while bytes[end] != b'"' {
-        if bytes[end] == b'\\' {
-            escaped = true;
-            end += 1;
-        }
-        end += 1;
+        // A backslash takes the next byte with it.
+        end += 2;
+        end += scan::plain_length(&bytes[end..]);
     }
     let inner = &text[at + 1..end];
     (if escaped { Cow::Owned(scan::unescape(inner)) } else { Cow::Borrowed(inner) }, end + 1)

@@ -1,7 +1,7 @@
 //! Numbers: which tokens are JSON, and which a double holds exactly. *Exact* means that the decimal value of the token
 //! is that of the shortest decimal form of the double it is read as, so that no reader sees another number.
 
-/// Integers of so many digits are always exact (2^53 has 16 digits).
+/// Decimals of so many digits are always exact: no two of them are the same double (`DBL_DIG` of C).
 const SAFE_DIGITS: usize = 15;
 
 /// Length of the number token that `bytes` begins with.
@@ -36,7 +36,7 @@ pub(super) fn length(bytes: &[u8]) -> Option<usize> {
 /// Whether a double holds the token's value exactly.
 pub(super) fn is_exact(token: &str) -> bool {
     let magnitude = token.strip_prefix('-').unwrap_or(token);
-    if magnitude.len() <= SAFE_DIGITS && magnitude.bytes().all(|b| b.is_ascii_digit()) {
+    if magnitude.len() <= SAFE_DIGITS && magnitude.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return true;
     }
     match token.parse::<f64>() {
@@ -49,7 +49,10 @@ pub(super) fn is_exact(token: &str) -> bool {
 }
 
 /// The shortest form, as ECMAScript prints it.
-pub(super) fn canonical<'b>(token: &str, buffer: &'b mut ryu_js::Buffer) -> &'b str {
+pub(super) fn canonical<'b>(token: &'b str, buffer: &'b mut ryu_js::Buffer) -> &'b str {
+    if token.len() <= SAFE_DIGITS && token.bytes().all(|b| b.is_ascii_digit()) {
+        return token;
+    }
     let value: f64 = token.parse().expect("a checked number token is a double");
     buffer.format_finite(value)
 }
