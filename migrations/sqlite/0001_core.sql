@@ -30,11 +30,13 @@ CREATE TABLE log_segments (
     PRIMARY KEY (partition, first_position, segment)
 ) WITHOUT ROWID;
 
--- `place` is partition * 2^44 + position: rows arrive in key order. `stream` is the first 8 bytes of
--- SHA-256(`type/id`): a compact key that readers check against the full names.
+-- `place` is partition * 2^44 + position: rows arrive in key order. `stream` is the place of the aggregate's first event,
+-- kept with its head, so that streams which began together are neighbours. `is_derived`: the id of a domain event is
+-- derived, hence random, and asked for rarely: it is found by age, in the neighbourhood of its time (decision 0025).
 CREATE TABLE log_events (
     place INTEGER PRIMARY KEY,
     event_id BLOB NOT NULL,
+    is_derived INTEGER NOT NULL,
     stream INTEGER NOT NULL,
     sequence_number INTEGER NOT NULL,
     aggregate_type TEXT NOT NULL,
@@ -45,7 +47,8 @@ CREATE TABLE log_events (
     command_id BLOB,
     fingerprint BLOB
 );
-CREATE INDEX log_events_by_id ON log_events (event_id);
+CREATE INDEX log_events_by_id ON log_events (event_id) WHERE is_derived = 0;
+CREATE INDEX log_events_by_age_and_id ON log_events (place >> 19, event_id) WHERE is_derived = 1;
 CREATE INDEX log_events_by_stream ON log_events (stream, sequence_number);
 
 -- A claim gets its row when it has ended: the host keeps those that are open in memory (decision 0009).
@@ -66,7 +69,8 @@ CREATE TABLE processed_events (
 CREATE INDEX processed_events_unfinished
     ON processed_events (handler) WHERE status IN ('processing', 'failed', 'parked');
 
--- A consumer's last sequence per aggregate, and (handler `write_side:{aggregate_type}`) the heads of the streams.
+-- A consumer's last sequence per aggregate, and (handler `write_side:{aggregate_type}`) the heads of the streams: those
+-- have values in the last columns.
 CREATE TABLE aggregate_versions (
     handler TEXT NOT NULL,
     aggregate_id TEXT NOT NULL,
@@ -75,6 +79,7 @@ CREATE TABLE aggregate_versions (
     last_command INTEGER,
     last_domain INTEGER,
     last_foreign INTEGER,
+    stream INTEGER,
     PRIMARY KEY (handler, aggregate_id)
 ) WITHOUT ROWID;
 

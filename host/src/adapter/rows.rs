@@ -105,14 +105,6 @@ pub(super) fn write_side(kind: &str) -> String {
     format!("write_side:{kind}")
 }
 
-/// A compact key of an aggregate; readers check the full names.
-pub(super) fn stream_key(aggregate: &Aggregate) -> i64 {
-    let digest = Digest::of(format!("{}/{}", aggregate.kind, aggregate.id).as_bytes());
-    let mut head = [0u8; 8];
-    head.copy_from_slice(&digest.0[..8]);
-    i64::from_be_bytes(head)
-}
-
 /// Each claim of a batch once, without those lost.
 pub(super) fn ours<'a>(batch: &'a Batch<'_>, lost: &HashSet<Uuid>) -> Vec<&'a Finished> {
     let mut seen = HashSet::with_capacity(batch.finished.len());

@@ -29,7 +29,7 @@ pub const STATES_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How long committed segments wait to be indexed together. Readers find them in memory meanwhile; a start after a
 /// crash folds as much again.
-const INDEX_LINGER_MS: u64 = 250;
+const INDEX_LINGER_MS: u64 = 1_000;
 
 /// Everything the services of a process share.
 pub struct Parts {

@@ -108,7 +108,7 @@ impl Service {
 
     /// The id of a command from what the client sent, see [`Identity::resolve`].
     pub fn identify(&self, body: Option<&str>, key: Option<&str>) -> Result<Identity, Error> {
-        Identity::resolve(body, key, || self.inner.clock.random_id())
+        Identity::resolve(body, key, || self.inner.clock.ordered_id())
     }
 
     /// Writes the command, or tells why not. Idempotent by command id. When dropped before it returns, the command may

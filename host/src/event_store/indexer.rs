@@ -14,10 +14,9 @@ use crate::failpoint;
 use crate::port;
 use crate::port::index::{Applied, SegmentRows, Watermark};
 
-/// Events that one transaction takes: long enough to be cheap, short enough not to hold the database.
+/// Events that one transaction takes: enough to be cheap, since rows share pages, and few enough not to hold the
+/// database for long. So many are worth a transaction of their own; fewer wait for company.
 const APPLY_EVENTS_MAX: usize = 8_192;
-/// Events that are worth a transaction of their own: ids are random, so that a few hundred of them write a page each.
-const LINGER_EVENTS: usize = 4_096;
 /// Pauses after a failure: the first, and the longest.
 const RETRY_FIRST_MS: u64 = 50;
 const RETRY_MAX_MS: u64 = 5_000;
@@ -73,7 +72,7 @@ pub(super) async fn run(log: Arc<Log>) -> Result<(), Error> {
 async fn linger(log: &Log, segments: &[Arc<Folded>], committing: &mut watch::Receiver<bool>) {
     let events: usize = segments.iter().map(|folded| folded.segment.events.len()).sum();
     let linger_ms = log.shared.options.index_linger_ms;
-    if linger_ms == 0 || events >= LINGER_EVENTS || !*committing.borrow_and_update() {
+    if linger_ms == 0 || events >= APPLY_EVENTS_MAX || !*committing.borrow_and_update() {
         return;
     }
     tokio::select! {

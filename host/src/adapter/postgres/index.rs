@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::connection::Arguments;
 use super::values::{Id, Time};
 use super::{Database, get, unsigned, uuid};
-use crate::adapter::rows::{aggregate, corrupt, digest, follow, int, limit, stream_key, write_side};
+use crate::adapter::rows::{aggregate, corrupt, digest, follow, int, limit, write_side};
 use crate::domain::{
     Aggregate, AggregateId, AggregateType, Digest, EventKind, Partition, Position, SegmentNumber, Sequence,
 };
@@ -292,4 +292,12 @@ fn event_row(row: &PgRow, first: usize) -> Result<EventRow> {
         command_id: get::<Option<Id>>(row, first + 6)?.map(|id| id.0),
         fingerprint: fingerprint.map(digest).transpose()?,
     })
+}
+
+/// A compact key of an aggregate; readers check the full names.
+fn stream_key(aggregate: &Aggregate) -> i64 {
+    let digest = Digest::of(format!("{}/{}", aggregate.kind, aggregate.id).as_bytes());
+    let mut head = [0u8; 8];
+    head.copy_from_slice(&digest.0[..8]);
+    i64::from_be_bytes(head)
 }

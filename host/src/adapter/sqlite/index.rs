@@ -1,6 +1,8 @@
 //! The index of the log. `apply` is one transaction behind a compare-and-set of the watermark; `lookup` is one
 //! statement, so heads, ids and watermark come from one snapshot (design §2).
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
@@ -8,7 +10,7 @@ use uuid::Uuid;
 use super::connection::Arguments;
 use super::ledger::Ledger;
 use super::{Database, Hex, corrupt, failed, get, int, json, limit, unsigned};
-use crate::adapter::rows::{aggregate, digest, follow, stream_key, write_side};
+use crate::adapter::rows::{aggregate, digest, follow, write_side};
 use crate::domain::{
     Aggregate, AggregateId, AggregateType, Digest, EventKind, Partition, Position, SegmentNumber, Sequence,
 };
@@ -50,20 +52,33 @@ SELECT $1, $5, $6, $7
 INSERT INTO guard (missing_watermark) SELECT 1 WHERE changes() = 0;
 INSERT INTO log_segments
 SELECT $1, value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3 FROM jsonb_each($8);
-INSERT OR ROLLBACK INTO log_events
-SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-       value ->> 8, unhex(value ->> 9), unhex(value ->> 10)
-  FROM jsonb_each($9);
 INSERT INTO aggregate_versions
-SELECT value ->> 0, value ->> 1, value ->> 2, $11, value ->> 3, value ->> 4, value ->> 5 FROM jsonb_each($10)
+SELECT value ->> 0, value ->> 1, value ->> 2, $11, value ->> 3, value ->> 4, value ->> 5, value ->> 6
+  FROM jsonb_each($10)
  WHERE true
     ON CONFLICT (handler, aggregate_id) DO UPDATE
    SET last_sequence = excluded.last_sequence, updated_at = excluded.updated_at,
-       last_command = excluded.last_command, last_domain = excluded.last_domain, last_foreign = excluded.last_foreign
+       last_command = excluded.last_command, last_domain = excluded.last_domain, last_foreign = excluded.last_foreign,
+       stream = coalesce(stream, excluded.stream)
  WHERE last_sequence < excluded.last_sequence;
+INSERT OR ROLLBACK INTO log_events
+SELECT value ->> 0, unhex(value ->> 1), value ->> 2,
+       (SELECT stream FROM aggregate_versions
+         WHERE handler = 'write_side:' || (j.value ->> 4) AND aggregate_id = j.value ->> 5),
+       value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8, unhex(value ->> 9),
+       unhex(value ->> 10)
+  FROM jsonb_each($9) j;
 COMMIT";
 
+// `$4`: those of the ids that may be derived, with their index in `$3`. Each age of each partition is one seek for each
+// of them (decision 0025).
 const LOOKUP: &str = "
+WITH RECURSIVE ages (age, last) AS (
+    SELECT (partition << 44) >> 19, ((partition << 44) + next_position) >> 19 FROM log_watermarks
+     WHERE json_array_length($4) > 0
+    UNION ALL
+    SELECT age + 1, last FROM ages WHERE age < last
+)
 SELECT 0, 0, segments, next_position, digest, NULL, NULL, NULL, NULL, NULL, NULL, NULL
   FROM log_watermarks WHERE partition = $1
 UNION ALL
@@ -74,14 +89,20 @@ UNION ALL
 SELECT 2, j.key, e.place, e.event_id, e.sequence_number, e.aggregate_type, e.aggregate_id, e.segment, e.is_command,
        e.event_type, e.command_id, e.fingerprint
   FROM json_each($3) j CROSS JOIN log_events e
- WHERE e.event_id = unhex(j.value)";
+ WHERE e.is_derived = 0 AND e.event_id = unhex(j.value)
+UNION ALL
+SELECT 2, j.value ->> 0, e.place, e.event_id, e.sequence_number, e.aggregate_type, e.aggregate_id, e.segment,
+       e.is_command, e.event_type, e.command_id, e.fingerprint
+  FROM jsonb_each($4) j CROSS JOIN ages CROSS JOIN log_events e
+ WHERE e.is_derived = 1 AND e.place >> 19 = ages.age AND e.event_id = unhex(j.value ->> 1)";
 
 const STREAM: &str = "
 SELECT place, event_id, sequence_number, aggregate_type, aggregate_id, segment, is_command, event_type, command_id,
        fingerprint
   FROM log_events
- WHERE stream = $1 AND sequence_number > $2 AND aggregate_type = $3 AND aggregate_id = $4
- ORDER BY sequence_number LIMIT $5";
+ WHERE stream = (SELECT stream FROM aggregate_versions WHERE handler = $1 AND aggregate_id = $2)
+   AND sequence_number > $3
+ ORDER BY sequence_number LIMIT $4";
 
 const LOCATE: &str = "
 SELECT segment, first_position FROM log_segments
@@ -132,15 +153,7 @@ impl Index for Database {
         let segment_rows: Vec<_> =
             segments.iter().map(|s| (s.first_position.0, s.segment.0, Hex(&s.digest.0), s.recorded_at.0)).collect();
         let event_rows: Vec<_> = segments.iter().flat_map(|s| &s.events).map(event_columns).collect();
-        let head_rows: Vec<_> = segments
-            .iter()
-            .flat_map(|s| &s.heads)
-            .map(|(aggregate, head)| {
-                let (command, domain) = (head.last_command.0, head.last_domain.0);
-                let handler = write_side(aggregate.kind.as_str());
-                (handler, aggregate.id.as_str(), head.last.0, command, domain, head.last_foreign.0)
-            })
-            .collect();
+        let head_rows: Vec<_> = segments.iter().flat_map(head_columns).collect();
         let arguments = Arguments::default()
             .with(i64::from(partition.0))
             .with(int(from.segments.0))
@@ -165,7 +178,9 @@ impl Index for Database {
     async fn lookup(&self, partition: Partition, aggregates: &[Aggregate], ids: &[Uuid]) -> Result<Lookup> {
         let names: Vec<_> = aggregates.iter().map(|a| (write_side(a.kind.as_str()), a.id.as_str())).collect();
         let hex: Vec<_> = ids.iter().map(|id| Hex(id.as_bytes())).collect();
-        let arguments = Arguments::default().with(i64::from(partition.0)).with(json(&names)).with(json(&hex));
+        let derived: Vec<_> = hex.iter().enumerate().filter(|(index, _)| may_be_derived(&ids[*index])).collect();
+        let arguments =
+            Arguments::default().with(i64::from(partition.0)).with(json(&names)).with(json(&hex)).with(json(&derived));
         let rows = self.inner.readers.run(LOOKUP, arguments).await.map_err(failed)?;
         let mut found = Lookup {
             watermark: Watermark { segments: SegmentNumber(0), next_position: Position(0), digest: Digest([0; 32]) },
@@ -206,10 +221,9 @@ impl Index for Database {
 
     async fn stream(&self, aggregate: &Aggregate, after: Sequence, count: usize) -> Result<Vec<EventRow>> {
         let arguments = Arguments::default()
-            .with(stream_key(aggregate))
-            .with(int(after.0))
-            .with(aggregate.kind.as_str().to_owned())
+            .with(write_side(aggregate.kind.as_str()))
             .with(aggregate.id.as_str().to_owned())
+            .with(int(after.0))
             .with(limit(count));
         let rows = self.inner.readers.run(STREAM, arguments).await.map_err(failed)?;
         rows.iter().map(|row| event_row(row, 0)).collect()
@@ -237,12 +251,34 @@ impl Index for Database {
     }
 }
 
+fn place(event: &EventRow) -> i64 {
+    i64::from(event.partition.0) << POSITION_BITS | int(event.position.0)
+}
+
+/// Whether an id may be one that is derived from a command's: what the indexes by id are divided by.
+fn may_be_derived(id: &Uuid) -> bool {
+    id.get_version_num() == 5
+}
+
+/// Heads with the place of the first event of each aggregate in the segment: it names the stream when it is new.
+fn head_columns(segment: &SegmentRows) -> impl Iterator<Item = impl serde::Serialize + '_> + '_ {
+    let mut first: HashMap<&Aggregate, i64> = HashMap::with_capacity(segment.heads.len());
+    for event in &segment.events {
+        first.entry(&event.aggregate).or_insert_with(|| place(event));
+    }
+    segment.heads.iter().map(move |(aggregate, head)| {
+        let (command, domain) = (head.last_command.0, head.last_domain.0);
+        let handler = write_side(aggregate.kind.as_str());
+        let stream = first.get(aggregate);
+        (handler, aggregate.id.as_str(), head.last.0, command, domain, head.last_foreign.0, stream.copied())
+    })
+}
+
 fn event_columns(event: &EventRow) -> impl serde::Serialize + '_ {
-    let place = i64::from(event.partition.0) << POSITION_BITS | int(event.position.0);
     (
-        place,
+        place(event),
         Hex(event.event_id.as_bytes()),
-        stream_key(&event.aggregate),
+        i64::from(event.kind == EventKind::Domain && may_be_derived(&event.event_id)),
         event.sequence.0,
         event.aggregate.kind.as_str(),
         event.aggregate.id.as_str(),

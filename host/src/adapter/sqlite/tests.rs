@@ -394,6 +394,22 @@ async fn operators_see_the_status_of_commands() {
 
 /// A plan that walks a table, or all rows of a handler, is quick in a test and ruins a host.
 #[tokio::test]
+async fn derived_ids_are_found_whatever_their_age() {
+    let folder = Folder::new();
+    let database = folder.empty().await;
+    let rows = segment(0, 10);
+    let applied = database.index().apply(P0, &zero(), std::slice::from_ref(&rows)).await.unwrap();
+    assert_eq!(applied, Applied::Done);
+    // The later half, as if three million other events lay between.
+    let apart = "UPDATE log_events SET place = place + 3000000 WHERE place >= 10;
+                 UPDATE log_watermarks SET next_position = next_position + 3000000";
+    database.inner.writer.run(apart, Arguments::default()).await.unwrap();
+    let ids: Vec<Uuid> = rows.events.iter().map(|event| event.event_id).collect();
+    let found = database.lookup(P0, &[], &ids).await.unwrap().events;
+    assert!(found.iter().zip(&ids).all(|(row, id)| row.as_ref().is_some_and(|row| row.event_id == *id)));
+}
+
+#[tokio::test]
 async fn statements_of_the_busy_path_seek_and_never_walk() {
     let folder = Folder::new();
     let database = folder.empty().await;
@@ -419,6 +435,9 @@ async fn statements_of_the_busy_path_seek_and_never_walk() {
                     "SCAN h",
                     "SCAN known",
                     "SCAN seen",
+                    // One row for each 524,288 events, and one for each partition.
+                    "SCAN ages",
+                    "SCAN log_watermarks",
                     // One for each projection.
                     "projection_builds_live",
                 ]

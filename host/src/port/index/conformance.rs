@@ -6,7 +6,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{Applied, EventRow, Head, Index, Seen, SegmentRows, Watermark};
-use crate::domain::{Aggregate, Digest, EventKind, Partition, Position, SegmentNumber, Sequence, Timestamp};
+use crate::domain::{
+    Aggregate, Digest, EventKind, Partition, Position, SegmentNumber, Sequence, Timestamp, derived_id,
+};
 
 const P0: Partition = Partition(0);
 
@@ -36,7 +38,7 @@ fn command(partition: Partition, segment: u64, position: u64, aggregate: &Aggreg
 
 fn outcome(of: &EventRow, position: u64, sequence: u64) -> EventRow {
     EventRow {
-        event_id: Uuid::from_u64_pair(99, position),
+        event_id: derived_id::domain_event(of.event_id, 0),
         position: Position(position),
         sequence: Sequence(sequence),
         kind: EventKind::Domain,
@@ -93,6 +95,7 @@ pub async fn all<I: Index>(empty: impl AsyncFn() -> I) {
     segments_that_do_not_follow_are_refused(empty().await).await;
     heads_never_go_back(empty().await).await;
     partitions_are_apart(empty().await).await;
+    ids_are_found_whatever_made_them(empty().await).await;
     streams_and_lists_are_paged(empty().await).await;
     reset_forgets_everything(empty().await).await;
     a_lookup_is_one_snapshot(empty().await).await;
@@ -184,6 +187,23 @@ async fn partitions_are_apart(index: impl Index) {
     // An id is found whichever partition is asked, so that it is not used again for an aggregate of another.
     assert_eq!(index.lookup(P0, &[], &[row.event_id]).await.unwrap().events, [Some(row.clone())]);
     assert_eq!(index.stream(&c, Sequence(0), 10).await.unwrap(), [row]);
+}
+
+/// Ids of commands may be derived (from an `Idempotency-Key`, from the command that issued them), those of domain events
+/// need not be, if somebody else wrote the log.
+async fn ids_are_found_whatever_made_them(index: impl Index) {
+    let a = account("a");
+    let keyed = EventRow { event_id: derived_id::idempotency_key("key"), ..command(P0, 0, 0, &a, 1) };
+    let strange = EventRow { event_id: Uuid::from_u64_pair(7, 7), ..outcome(&keyed, 1, 2) };
+    let other = command(P0, 0, 2, &a, 3);
+    let derived = outcome(&other, 3, 4);
+    let events = vec![keyed, strange, other, derived];
+    index.apply(P0, &zero(), &[segment(0, 0, events.clone(), vec![(a, head(4, 3, 4, 0))])]).await.unwrap();
+    let mut ids: Vec<Uuid> = events.iter().map(|event| event.event_id).collect();
+    ids.push(derived_id::domain_event(ids[0], 0));
+    let mut expected: Vec<Option<EventRow>> = events.into_iter().map(Some).collect();
+    expected.push(None);
+    assert_eq!(index.lookup(P0, &[], &ids).await.unwrap().events, expected);
 }
 
 async fn streams_and_lists_are_paged(index: impl Index) {
