@@ -4,7 +4,9 @@
 //! Two consumers: a worker, whose effect is an append to the log with derived ids and the last outcome it decided on;
 //! and a projection, whose effect, row and fence are one transaction.
 
-use crate::explore::{Model, explore};
+use stateright::{Model, Property};
+
+use crate::{Checked, counterexample, explore};
 
 /// What is broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,10 @@ const EVENTS: usize = 2;
 const TAKEN_MAX: u8 = 3;
 const CRASHES_MAX: u8 = 1;
 
+const ONE_EFFECT: &str = "I6: an event has one effect";
+const DECIDED_ON_ALL: &str = "I3: an event is decided on every outcome before its own";
+const DONE_HAS_EFFECT: &str = "I7: what is done has its effect";
+
 /// Who: a process and its run.
 type Owner = (usize, u8);
 
@@ -34,23 +40,19 @@ enum Row {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Claim {
+    event: usize,
+    attempt: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Phase {
     Idle,
-    Claimed {
-        event: usize,
-        attempt: u8,
-    },
+    Claimed(Claim),
     /// Decided, or projected, when so many effects were there.
-    Ready {
-        event: usize,
-        attempt: u8,
-        seen: usize,
-    },
+    Ready(Claim, usize),
     /// The effect is there, the row is not marked.
-    Effected {
-        event: usize,
-        attempt: u8,
-    },
+    Effected(Claim),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -64,158 +66,191 @@ struct State {
     crashes: u8,
 }
 
-/// What happens, to whom, about what.
-type Step = (&'static str, usize, usize);
+/// What happens: to an event, or to a process and what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Expire(usize),
+    Crash(usize),
+    Take(usize, usize),
+    Prepare(usize, Claim),
+    Effect(usize, Claim, usize),
+    Mark(usize, Claim),
+}
 
+#[derive(Clone, Copy)]
 struct Claims {
     broken: Broken,
     /// Effect and row are one transaction.
     projection: bool,
 }
 
+impl Checked for Claims {}
+
+impl State {
+    fn has_effect(&self, event: usize) -> bool {
+        self.effects.iter().any(|(of, _)| *of == event)
+    }
+
+    /// Whether a process may take an event.
+    fn is_free(&self, event: usize, process: usize) -> bool {
+        // Events of the aggregate are handled in order: one is open when those before it have their effect.
+        let open = (0..event).all(|earlier| self.has_effect(earlier));
+        let free = match self.rows[event] {
+            Row::Absent => true,
+            // An expired lease, and one of an earlier run of the same process, may be taken over.
+            Row::Held { by, expired, .. } => expired || (by.0 == process && by.1 < self.runs[process]),
+            Row::Done => false,
+        };
+        open && free && self.attempts[event] < TAKEN_MAX
+    }
+}
+
 impl Claims {
-    fn is_held(&self, state: &State, event: usize, by: Owner, attempt: u8) -> bool {
-        match (self.broken, state.rows[event]) {
-            (Broken::NotFenced, _) => true,
-            (_, row) => matches!(row, Row::Held { by: held, attempt: at, .. } if (held, at) == (by, attempt)),
+    /// Marks the row if the process still holds it.
+    fn mark(&self, state: &mut State, process: usize, claim: Claim) -> bool {
+        let me: Owner = (process, state.runs[process]);
+        let row = &mut state.rows[claim.event];
+        let held = matches!(*row, Row::Held { by, attempt, .. } if (by, attempt) == (me, claim.attempt));
+        let marked = held || self.broken == Broken::NotFenced;
+        if marked {
+            *row = Row::Done;
+        }
+        marked
+    }
+
+    /// Decides or projects, and where a process is then.
+    fn prepare(&self, state: &mut State, claim: Claim) -> Phase {
+        if self.broken == Broken::DoneFirst {
+            state.rows[claim.event] = Row::Done;
+        }
+        // A worker looks in the log first.
+        match state.has_effect(claim.event) && !self.projection {
+            true => Phase::Effected(claim),
+            false => Phase::Ready(claim, state.effects.len()),
         }
     }
 
-    /// Events of the aggregate are handled in order: one is open when those before it have their effect.
-    fn is_open(state: &State, event: usize) -> bool {
-        (0..event).all(|earlier| state.effects.iter().any(|(of, _)| *of == earlier))
+    /// Makes the effect if it may, and where a process is then.
+    fn effect(&self, state: &mut State, process: usize, claim: Claim, seen: usize) -> Phase {
+        if self.projection {
+            if self.mark(state, process, claim) {
+                state.effects.push((claim.event, seen));
+            }
+            return Phase::Idle;
+        }
+        let exists = state.has_effect(claim.event);
+        if self.broken == Broken::NothingExpected || (!exists && state.effects.len() == seen) {
+            state.effects.push((claim.event, seen));
+        } else if !exists {
+            return Phase::Claimed(claim);
+        }
+        // What is recorded first holds.
+        Phase::Effected(claim)
     }
 }
 
 impl Model for Claims {
     type State = State;
-    type Step = Step;
+    type Action = Step;
 
-    fn start(&self) -> State {
-        State {
+    fn init_states(&self) -> Vec<State> {
+        vec![State {
             rows: [Row::Absent; EVENTS],
             attempts: [0; EVENTS],
             effects: Vec::new(),
             phases: [Phase::Idle; PROCESSES],
             runs: [1; PROCESSES],
             crashes: 0,
-        }
+        }]
     }
 
-    fn steps(&self, state: &State) -> Vec<(Step, State)> {
-        let mut steps = Vec::new();
-        let mut step = |step: Step, effect: &dyn Fn(&mut State)| {
-            let mut next = state.clone();
-            effect(&mut next);
-            steps.push((step, next));
-        };
-        for event in 0..EVENTS {
-            if let Row::Held { by, attempt, expired: false } = state.rows[event] {
-                step(("expire", 0, event), &|s| s.rows[event] = Row::Held { by, attempt, expired: true });
-            }
-        }
+    fn actions(&self, state: &State, steps: &mut Vec<Step>) {
+        let unexpired = |event: &usize| matches!(state.rows[*event], Row::Held { expired: false, .. });
+        steps.extend((0..EVENTS).filter(unexpired).map(Step::Expire));
         for process in 0..PROCESSES {
-            let me: Owner = (process, state.runs[process]);
             if state.crashes < CRASHES_MAX && state.phases[process] != Phase::Idle {
-                step(("crash", process, 0), &|s| {
-                    s.crashes += 1;
-                    s.runs[process] += 1;
-                    s.phases[process] = Phase::Idle;
-                });
+                steps.push(Step::Crash(process));
             }
             match state.phases[process] {
                 Phase::Idle => {
-                    for event in (0..EVENTS).filter(|event| Self::is_open(state, *event)) {
-                        let free = match state.rows[event] {
-                            Row::Absent => true,
-                            // An expired lease, and one of an earlier run of the same process, may be taken over.
-                            Row::Held { by, expired, .. } => expired || (by.0 == process && by.1 < me.1),
-                            Row::Done => false,
-                        };
-                        if free && state.attempts[event] < TAKEN_MAX {
-                            step(("claim", process, event), &|s| {
-                                s.attempts[event] += 1;
-                                let attempt = s.attempts[event];
-                                s.rows[event] = Row::Held { by: me, attempt, expired: false };
-                                s.phases[process] = Phase::Claimed { event, attempt };
-                            });
-                        }
-                    }
+                    let free = (0..EVENTS).filter(|event| state.is_free(*event, process));
+                    steps.extend(free.map(|event| Step::Take(process, event)));
                 }
-                Phase::Claimed { event, attempt } => step(("prepare", process, 0), &|s| {
-                    let exists = s.effects.iter().any(|(of, _)| *of == event);
-                    if self.broken == Broken::DoneFirst {
-                        s.rows[event] = Row::Done;
-                    }
-                    // A worker looks in the log first.
-                    s.phases[process] = match exists && !self.projection {
-                        true => Phase::Effected { event, attempt },
-                        false => Phase::Ready { event, attempt, seen: s.effects.len() },
-                    };
-                }),
-                Phase::Ready { event, attempt, seen } if self.projection => step(("effect", process, 0), &|s| {
-                    if self.is_held(s, event, me, attempt) {
-                        s.effects.push((event, seen));
-                        s.rows[event] = Row::Done;
-                    }
-                    s.phases[process] = Phase::Idle;
-                }),
-                Phase::Ready { event, attempt, seen } => step(("effect", process, 0), &|s| {
-                    let exists = s.effects.iter().any(|(of, _)| *of == event);
-                    let unchecked = self.broken == Broken::NothingExpected;
-                    if unchecked || (!exists && s.effects.len() == seen) {
-                        s.effects.push((event, seen));
-                        s.phases[process] = Phase::Effected { event, attempt };
-                    } else if exists {
-                        // What is recorded first holds.
-                        s.phases[process] = Phase::Effected { event, attempt };
-                    } else {
-                        s.phases[process] = Phase::Claimed { event, attempt };
-                    }
-                }),
-                Phase::Effected { event, attempt } => step(("mark", process, 0), &|s| {
-                    if self.is_held(s, event, me, attempt) {
-                        s.rows[event] = Row::Done;
-                    }
-                    s.phases[process] = Phase::Idle;
-                }),
+                Phase::Claimed(claim) => steps.push(Step::Prepare(process, claim)),
+                Phase::Ready(claim, seen) => steps.push(Step::Effect(process, claim, seen)),
+                Phase::Effected(claim) => steps.push(Step::Mark(process, claim)),
             }
         }
-        steps
     }
 
-    fn broken(&self, state: &State) -> Option<String> {
-        for (place, (event, seen)) in state.effects.iter().enumerate() {
-            if state.effects[..place].iter().any(|(earlier, _)| earlier == event) {
-                return Some(format!("I6: event {event} has two effects"));
+    fn next_state(&self, state: &State, step: Step) -> Option<State> {
+        let mut next = state.clone();
+        match step {
+            Step::Expire(event) => {
+                if let Row::Held { expired, .. } = &mut next.rows[event] {
+                    *expired = true;
+                }
             }
-            if !self.projection && *seen != place {
-                return Some(format!("I3: event {event} was decided on {seen} outcomes and is number {place}"));
+            Step::Crash(process) => {
+                next.crashes += 1;
+                next.runs[process] += 1;
+                next.phases[process] = Phase::Idle;
+            }
+            Step::Take(process, event) => {
+                next.attempts[event] += 1;
+                let attempt = next.attempts[event];
+                next.rows[event] = Row::Held { by: (process, next.runs[process]), attempt, expired: false };
+                next.phases[process] = Phase::Claimed(Claim { event, attempt });
+            }
+            Step::Prepare(process, claim) => next.phases[process] = self.prepare(&mut next, claim),
+            Step::Effect(process, claim, seen) => next.phases[process] = self.effect(&mut next, process, claim, seen),
+            Step::Mark(process, claim) => {
+                self.mark(&mut next, process, claim);
+                next.phases[process] = Phase::Idle;
             }
         }
-        (0..EVENTS)
-            .find(|event| state.rows[*event] == Row::Done && !state.effects.iter().any(|(of, _)| of == event))
-            .map(|event| format!("I7: event {event} is done and has no effect"))
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::<Self>::always(ONE_EFFECT, |_, state| {
+                (0..EVENTS).all(|event| state.effects.iter().filter(|(of, _)| *of == event).count() <= 1)
+            }),
+            Property::<Self>::always(DECIDED_ON_ALL, |model, state| {
+                model.projection || state.effects.iter().enumerate().all(|(place, (_, seen))| *seen == place)
+            }),
+            Property::<Self>::always(DONE_HAS_EFFECT, |_, state| {
+                (0..EVENTS).all(|event| state.rows[event] != Row::Done || state.has_effect(event))
+            }),
+            Property::<Self>::sometimes("everything is done, after a crash", |_, state| {
+                state.crashes == CRASHES_MAX && state.rows == [Row::Done; EVENTS]
+            }),
+            Property::<Self>::sometimes("a process goes on with what another has finished", |_, state| {
+                let late =
+                    |phase: &Phase| matches!(phase, Phase::Ready(claim, _) if state.rows[claim.event] == Row::Done);
+                state.phases.iter().any(late)
+            }),
+        ]
     }
 }
 
 #[test]
 fn no_pause_and_no_crash_makes_a_second_effect() {
-    for projection in [false, true] {
-        let explored = explore(&Claims { broken: Broken::Nothing, projection });
-        assert_eq!(explored.broken, None);
-        assert!(explored.states > 1_000, "the model is large enough to mean something: {}", explored.states);
-    }
+    assert_eq!(explore(Claims { broken: Broken::Nothing, projection: false }), 5_355);
+    assert_eq!(explore(Claims { broken: Broken::Nothing, projection: true }), 1_177);
 }
 
 #[test]
 fn every_shortcut_with_a_claim_is_noticed() {
-    for (broken, projection) in [
-        (Broken::NotFenced, true),
-        (Broken::NothingExpected, false),
-        (Broken::DoneFirst, false),
-        (Broken::DoneFirst, true),
+    for (broken, projection, property) in [
+        (Broken::NotFenced, true, ONE_EFFECT),
+        (Broken::NothingExpected, false, ONE_EFFECT),
+        (Broken::NothingExpected, false, DECIDED_ON_ALL),
+        (Broken::DoneFirst, false, DONE_HAS_EFFECT),
+        (Broken::DoneFirst, true, DONE_HAS_EFFECT),
     ] {
-        assert!(explore(&Claims { broken, projection }).broken.is_some(), "{broken:?} breaks nothing");
+        let found = counterexample(Claims { broken, projection }, property);
+        assert!(found.is_some(), "{broken:?} breaks nothing");
     }
 }
