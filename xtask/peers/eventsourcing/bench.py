@@ -7,10 +7,10 @@ when it is warm, measures once when it is told "go", reports one line of JSON, a
 import json
 import multiprocessing
 import os
-import random
 import sys
 import threading
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from eventsourcing.application import Application
@@ -19,8 +19,8 @@ from eventsourcing.domain import Aggregate, event
 PROCESSES = 2
 WARM_UP_SECONDS = 1.0
 UPDATES = 4
-# With its note of 900 letters, the data of a command is 1 KiB of JSON.
-NOTE_LETTERS = 900
+# With its note of so many letters, the data of a command is 1 KiB of JSON.
+NOTE_LETTERS = 930
 # More connections than this only wait for the lock that the library takes on its table.
 CONNECTIONS_MAX = 16
 
@@ -49,21 +49,14 @@ class Orders(Application):
         self.save(order)
 
 
-class Notes:
-    """Texts of random letters, so that nothing shrinks them: cut from one long text, each at another place."""
-
-    def __init__(self, seed):
-        draw = random.Random(seed)
-        self.text = "".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=64 * 1024))
-        self.at = 0
-
-    def data(self):
-        self.at = (self.at + 7919) % (len(self.text) - NOTE_LETTERS)
-        note = self.text[self.at : self.at + NOTE_LETTERS]
-        return {"customer": "c1", "product": "p1", "quantity": 3, "price": 9.5, "currency": "EUR", "note": note}
+def data(letters, number):
+    """The data of a command, for the command of this number."""
+    at = number * 7919 % (len(letters) - NOTE_LETTERS)
+    note = letters[at : at + NOTE_LETTERS]
+    return {"customer": "c1", "product": "p1", "quantity": 3, "price": 9.5, "currency": "EUR", "note": note}
 
 
-def client(orders, notes, until, latencies):
+def client(orders, letters, first, until, latencies):
     """Creates an order, updates it, and begins again until time is up."""
     while True:
         order_id = None
@@ -71,22 +64,24 @@ def client(orders, notes, until, latencies):
             begin = time.perf_counter()
             if begin >= until:
                 return
+            changed = data(letters, first + len(latencies))
             if version == 0:
-                order_id = orders.create(notes.data())
+                order_id = orders.create(changed)
             else:
-                orders.update(order_id, version, notes.data())
+                orders.update(order_id, version, changed)
             latencies.append(time.perf_counter() - begin)
 
 
-def run(orders, clients, seed, seconds):
+def run(orders, clients, first, seconds):
     """The latencies of all commands that began in so many seconds. An error in any client is raised here."""
+    letters = Path("letters").read_text()
     latencies = [[] for _ in range(clients)]
     errors = []
     until = time.perf_counter() + seconds
 
     def guarded(number):
         try:
-            client(orders, Notes(seed + number), until, latencies[number])
+            client(orders, letters, (first + number) * 1009, until, latencies[number])
         except Exception as error:
             errors.append(error)
 
@@ -124,7 +119,7 @@ def worker(number, clients, seconds, pipe):
     pipe.send("warm")
     pipe.recv()
     begin = time.perf_counter()
-    latencies = run(orders, clients, 1000 * number + 500, seconds)
+    latencies = run(orders, clients, 1000 * number, seconds)
     pipe.send((latencies, time.perf_counter() - begin))
     pipe.recv()
 

@@ -77,7 +77,13 @@ async function post(url, body) {
   }
 }
 
-const endpoint = await listen(createHttp2Server(restate.endpoint().bind(order).http2Handler()));
+/** Tells troubles only: by itself the SDK writes lines about every command, and where "ready" is looked for. */
+function log({ level }, ...message) {
+  if (level === "warn" || level === "error") console.error(level, ...message);
+}
+
+const orders = restate.endpoint().bind(order).setLogger(log);
+const endpoint = await listen(createHttp2Server(orders.http2Handler()));
 const [ingress, admin, node] = await freePorts(3);
 
 rmSync("data", { recursive: true, force: true });

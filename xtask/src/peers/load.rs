@@ -12,8 +12,8 @@ use super::{Measured, percentiles};
 
 const UPDATES: u32 = 4;
 /// With its note of so many letters, the data of a command is 1 KiB of JSON.
-const NOTE_LETTERS: usize = 900;
-const NOTES_LETTERS: usize = 64 * 1024;
+const NOTE_LETTERS: usize = 930;
+const LETTERS: usize = 64 * 1024;
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 /// Heads and bodies of these servers are some hundred bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -44,7 +44,7 @@ pub fn run(port: u16, phase: &str, clients: usize, time: Duration) -> anyhow::Re
 
 /// The microseconds of each command.
 fn client(mut connection: Connection, phase: &str, number: usize, until: Instant) -> anyhow::Result<Vec<u64>> {
-    let mut notes = Notes::new(number as u64);
+    let letters = letters();
     let mut micros = Vec::new();
     for order in 0_u64.. {
         for expected in 0..=UPDATES {
@@ -53,7 +53,7 @@ fn client(mut connection: Connection, phase: &str, number: usize, until: Instant
                 return Ok(micros);
             }
             let id = format!("{phase}-{number}-{order}");
-            let data = notes.data();
+            let data = data(&letters, number * 1009 + micros.len());
             let (path, body) = match expected {
                 0 => (format!("/order/{id}/create"), format!("{{\"data\":{data}}}")),
                 _ => (format!("/order/{id}/update"), format!("{{\"expected\":{expected},\"data\":{data}}}")),
@@ -65,31 +65,26 @@ fn client(mut connection: Connection, phase: &str, number: usize, until: Instant
     Ok(micros)
 }
 
-/// Texts of random letters, so that nothing shrinks them: cut from one long text, each at another place.
-pub(super) struct Notes {
-    text: String,
-    at: usize,
+/// Random letters, the same in every run: what is cut from them cannot be made much smaller.
+pub(super) fn letters() -> String {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let letter = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'a' + (state % 26) as u8)
+    };
+    (0..LETTERS).map(letter).collect()
 }
 
-impl Notes {
-    pub fn new(seed: u64) -> Notes {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let letter = |_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            char::from(b'a' + (state % 26) as u8)
-        };
-        Notes { text: (0..NOTES_LETTERS).map(letter).collect(), at: 0 }
-    }
-
-    pub fn data(&mut self) -> String {
-        self.at = (self.at + 7919) % (NOTES_LETTERS - NOTE_LETTERS);
-        let note = &self.text[self.at..self.at + NOTE_LETTERS];
-        format!(
-            "{{\"customer\":\"c1\",\"product\":\"p1\",\"quantity\":3,\"price\":9.5,\"currency\":\"EUR\",\"note\":\"{note}\"}}"
-        )
-    }
+/// The data of a command, for the command of this number: its note is cut from the letters, each at another place.
+pub(super) fn data(letters: &str, number: usize) -> String {
+    let at = number * 7919 % (letters.len() - NOTE_LETTERS);
+    let note = &letters[at..at + NOTE_LETTERS];
+    format!(
+        "{{\"customer\":\"c1\",\"product\":\"p1\",\"quantity\":3,\"price\":9.5,\"currency\":\"EUR\",\
+         \"note\":\"{note}\"}}"
+    )
 }
 
 /// A connection that is kept, for one request at a time.

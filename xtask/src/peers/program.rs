@@ -1,6 +1,7 @@
 //! A peer's program for one turn: started with CLIENTS SECONDS plain|view, it says `ready` when it is warm, or
-//! `ready PORT` when it serves HTTP on loopback. One that drives itself then waits for `go` and reports one line of
-//! JSON. Every program ends when its input does, hence also when this one is killed.
+//! `ready PORT` when it serves HTTP on loopback. One that drives itself cuts its notes from the file `letters` beside
+//! it, waits for `go`, and reports one line of JSON. Every program ends when its input does, hence also when this one
+//! is killed. Where it keeps its events in PostgreSQL, `PEER_POSTGRES_URL` is a database of its own.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -59,6 +60,7 @@ impl<'a> Program<'a> {
             Mode::Plain => "plain",
             Mode::View => "view",
         };
+        fs::write(installed.folder.join("letters"), load::letters()).context("write letters for notes")?;
         let log = installed.folder.join("program.log");
         let mut command = installed.command();
         command.args([&clients.to_string(), &time.as_secs().to_string(), mode]);

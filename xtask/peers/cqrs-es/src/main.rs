@@ -21,8 +21,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const UPDATES: u64 = 4;
 const CONNECTIONS_MAX: u32 = 32;
 /// With its note of so many letters, the data of a command is 1 KiB of JSON.
-const NOTE_LETTERS: usize = 900;
-const NOTES_LETTERS: usize = 64 * 1024;
+const NOTE_LETTERS: usize = 930;
 
 /// The tables that the library expects.
 const SCHEMA: [&str; 2] = [
@@ -92,7 +91,7 @@ async fn run(
 }
 
 async fn one(orders: Arc<PostgresCqrs<Order>>, phase: &str, client: u32, until: Instant) -> anyhow::Result<Vec<u64>> {
-    let mut notes = Notes::new(u64::from(client));
+    let letters = std::fs::read_to_string("letters").context("read letters")?;
     let mut micros = Vec::new();
     for number in 0_u64.. {
         let id = format!("{phase}-{client}-{number}");
@@ -101,9 +100,10 @@ async fn one(orders: Arc<PostgresCqrs<Order>>, phase: &str, client: u32, until: 
             if begin >= until {
                 return Ok(micros);
             }
+            let data = data(&letters, client as usize * 1009 + micros.len());
             let command = match expected {
-                0 => Command::Create(notes.data()),
-                _ => Command::Update { expected, data: notes.data() },
+                0 => Command::Create(data),
+                _ => Command::Update { expected, data },
             };
             orders.execute(&id, command).await?;
             micros.push(begin.elapsed().as_micros() as u64);
@@ -112,33 +112,15 @@ async fn one(orders: Arc<PostgresCqrs<Order>>, phase: &str, client: u32, until: 
     Ok(micros)
 }
 
-/// Texts of random letters, so that nothing shrinks them: cut from one long text, each at another place.
-struct Notes {
-    text: String,
-    at: usize,
-}
-
-impl Notes {
-    fn new(seed: u64) -> Notes {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let letter = |_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            char::from(b'a' + (state % 26) as u8)
-        };
-        Notes { text: (0..NOTES_LETTERS).map(letter).collect(), at: 0 }
-    }
-
-    fn data(&mut self) -> Data {
-        self.at = (self.at + 7919) % (NOTES_LETTERS - NOTE_LETTERS);
-        Data {
-            customer: "c1".into(),
-            product: "p1".into(),
-            quantity: 3,
-            price: 9.5,
-            currency: "EUR".into(),
-            note: self.text[self.at..self.at + NOTE_LETTERS].into(),
-        }
+/// The data of a command, for the command of this number.
+fn data(letters: &str, number: usize) -> Data {
+    let at = number * 7919 % (letters.len() - NOTE_LETTERS);
+    Data {
+        customer: "c1".into(),
+        product: "p1".into(),
+        quantity: 3,
+        price: 9.5,
+        currency: "EUR".into(),
+        note: letters[at..at + NOTE_LETTERS].into(),
     }
 }
