@@ -13,7 +13,7 @@ import {
 } from "@event-driven-io/emmett";
 import { getPostgreSQLEventStore, pongoSingleStreamProjection } from "@event-driven-io/emmett-postgresql";
 
-const CONNECTIONS_MAX = 32;
+const CONNECTIONS_MAX = 16;
 
 const [clients, , mode] = process.argv.slice(2);
 const connectionString = process.env.PEER_POSTGRES_URL;

@@ -19,7 +19,7 @@ use order::{Command, Data, Order, View};
 
 const WARM_UP: Duration = Duration::from_secs(1);
 const UPDATES: u64 = 4;
-const CONNECTIONS_MAX: u32 = 32;
+const CONNECTIONS_MAX: u32 = 16;
 /// With its note of so many letters, the data of a command is 1 KiB of JSON.
 const NOTE_LETTERS: usize = 930;
 
