@@ -107,6 +107,8 @@ def environment(connections):
         "POSTGRES_POOL_SIZE": str(connections),
         "POSTGRES_MAX_OVERFLOW": "0",
         "POSTGRES_MAX_WAITING": "1000",
+        # A commit in one round trip to the database: without, it takes a third more CPU time.
+        "POSTGRES_ENABLE_DB_FUNCTIONS": "yes",
     }
 
 
