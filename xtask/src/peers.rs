@@ -228,6 +228,7 @@ impl Field<'_> {
     }
 
     fn turn(&self, how: &How, clients: usize, commands: &str) -> anyhow::Result<Figures> {
+        self.postgres.settle()?;
         match how {
             How::Pgbench(writes) => self.postgres.bench(*writes, clients, MEASURED),
             How::Program(kit, mode) => {

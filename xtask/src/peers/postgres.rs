@@ -54,6 +54,11 @@ impl Postgres {
         Ok(Postgres { programs, url, pid, folder })
     }
 
+    /// Writes down what the turn before has left in memory, which would be written during the next one.
+    pub fn settle(&self) -> anyhow::Result<()> {
+        self.psql(&self.url, "CHECKPOINT")
+    }
+
     /// Gives the URL of an empty database; the one of the turn before is gone.
     pub fn fresh_database(&self) -> anyhow::Result<String> {
         self.psql(&self.url, &format!("DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)"))?;
