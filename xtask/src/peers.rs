@@ -186,7 +186,7 @@ pub fn run(workspace: &Workspace, request: &Request) -> anyhow::Result<()> {
     });
     compared.and(services.down_all())?;
     let failed: Vec<String> = failed.into_iter().map(|(peer, why)| format!("{peer}: {why}")).collect();
-    ensure!(failed.is_empty(), "no figures of {} peers:\n{}", failed.len(), failed.join("\n"));
+    ensure!(failed.is_empty(), "peers that have no figures:\n{}", failed.join("\n"));
     Ok(())
 }
 

@@ -101,7 +101,15 @@ fn python(folder: &Path) -> anyhow::Result<PathBuf> {
 /// Scripts of packages are not run: none that is needed has one.
 fn node(folder: &Path) -> anyhow::Result<PathBuf> {
     let mut npm = Command::new("npm");
-    npm.args(["install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]);
+    npm.args([
+        "install",
+        "--no-package-lock",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--no-update-notifier",
+        "--loglevel=error",
+    ]);
     said(npm.current_dir(folder)).context("npm install")?;
     Ok(PathBuf::from("node"))
 }
