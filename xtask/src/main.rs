@@ -31,7 +31,8 @@ cargo xtask <command>
   mutants    [NAME …]: breaks a copy of the code on purpose, in turn; the simulation must notice each
   growth     [--events N,..]: build, run the growth workload, keep its figures under docs/benchmarks/ and draw them
   plots      draw the figures under docs/benchmarks/ again
-  peers      build, then the bench in turns with the same writes in a plain PostgreSQL
+  peers      [--only NAME,..] [--clients N,..] [--binary FILE]: build, then the bench in turns with the same writes by
+             a plain PostgreSQL, eventsourcing, cqrs-es, Emmett and Restate, which it installs under target/peers/
   fuzz       TARGET [--seconds N]: a target of fuzz/ under libFuzzer, 60 s by default
   services   up | down | status [postgres] [minio] [kafka]: those servers, on free loopback ports
 ";
@@ -53,7 +54,7 @@ fn main() -> ExitCode {
         ["fuzz", rest @ ..] => fuzz::Request::parse(rest).and_then(|request| fuzz::run(&workspace, &request)),
         ["sim", rest @ ..] => sim::Request::parse(rest).and_then(|request| sim::run(&workspace, &request)),
         ["growth", rest @ ..] => growth::run(&workspace, rest),
-        ["peers"] => peers::run(&workspace),
+        ["peers", rest @ ..] => peers::Request::parse(rest).and_then(|request| peers::run(&workspace, &request)),
         ["plots"] => growth::draw(&workspace),
         ["services", rest @ ..] => services::run(&workspace, rest).and_then(|all_up| {
             anyhow::ensure!(all_up, "not everything is up");
