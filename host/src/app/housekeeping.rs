@@ -42,14 +42,13 @@ pub async fn run(
                 tracing::warn!(%error, "packing segments; the next look goes on from here");
             }
         }
-        let now: Vec<Position> = ends.iter().map(|end| *end.borrow()).collect();
+        let now = || -> Vec<Position> { ends.iter().map(|end| *end.borrow()).collect() };
         // While events arrive, the writer has better things to do; a search brings its words up to date by itself.
-        if now == before
-            && let Err(error) = refresh(&database, &stop).await
-        {
+        let is_quiet = || now() == before && !stop.is_cancelled();
+        if let Err(error) = refresh(&database, is_quiet).await {
             tracing::warn!(%error, "bringing the full-text index up to date");
         }
-        before = now;
+        before = now();
         if look.is_multiple_of(LOOKS_PER_RETIREMENT)
             && let Err(error) = retire(&database, clock.as_ref(), claims_kept_ms, &stop).await
         {
@@ -59,8 +58,8 @@ pub async fn run(
     Ok(())
 }
 
-async fn refresh(database: &Database, stop: &CancellationToken) -> port::Result<()> {
-    while !stop.is_cancelled() && database.refresh_text().await? > 0 {}
+async fn refresh(database: &Database, is_quiet: impl Fn() -> bool) -> port::Result<()> {
+    while is_quiet() && database.refresh_text().await? > 0 {}
     Ok(())
 }
 

@@ -153,11 +153,19 @@ impl Stream {
         &self.undecided
     }
 
-    /// Bytes this stream holds, roughly; for bounded caches.
+    /// Bytes this stream holds, without what it shares with others; for bounded caches.
     pub fn weight(&self) -> usize {
-        let records = self.unfolded.iter().chain(&self.undecided).map(|r| r.line.len() + 200).sum::<usize>();
+        let lines: usize = self.unfolded.iter().chain(&self.undecided).map(|record| record.line.len()).sum();
+        let records = (self.unfolded.capacity() + self.undecided.capacity()) * size_of::<Record>();
         let state = |state: &Option<Json>| state.as_ref().map_or(0, |s| s.as_str().len());
-        256 + state(&self.state) + self.snapshot.as_ref().map_or(0, |snapshot| state(&snapshot.state)) + records
+        let states = state(&self.state) + self.snapshot.as_ref().map_or(0, |snapshot| state(&snapshot.state));
+        size_of::<Stream>() + self.aggregate.id.as_str().len() + states + records + lines
+    }
+
+    /// Gives back the room for records that it does not hold.
+    pub fn shrink(&mut self) {
+        self.unfolded.shrink_to_fit();
+        self.undecided.shrink_to_fit();
     }
 
     /// Takes the next record. Gives `false`, and takes nothing, when it is not the next one: a gap is to be filled from

@@ -209,6 +209,7 @@ impl States {
     /// Keeps a stream for the next reader.
     pub fn keep(&self, mut stream: Stream) {
         self.offer(stream.take_snapshot());
+        stream.shrink();
         self.cache.insert(stream.aggregate().clone(), stream);
     }
 
