@@ -18,8 +18,9 @@ const FUEL: u64 = 20_000_000;
 /// A component that `cargo xtask build` or the build of `tests/abuse` left.
 pub fn component(name: &str) -> Vec<u8> {
     let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    let folders = ["target/handlers", "target/handlers/examples", "target/wasm32-wasip2/handler/examples"];
-    let paths = folders.map(|folder| workspace.join(folder).join(format!("{name}.wasm")));
+    let target = workspace.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
+    let folders = ["handlers", "handlers/examples", "wasm32-wasip2/handler/examples"];
+    let paths = folders.map(|folder| target.join(folder).join(format!("{name}.wasm")));
     let found = paths.iter().find_map(|path| std::fs::read(path).ok());
     found.unwrap_or_else(|| panic!("{name} is not built: run `cargo xtask build` and the tests of the sandbox once"))
 }

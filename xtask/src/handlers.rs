@@ -12,7 +12,7 @@ use crate::steps::{Workspace, say};
 const TARGET: &str = "wasm32-wasip2";
 const PROFILE: &str = "handler";
 /// Embedded into the host; every other component is an example.
-pub const BUNDLED: [&str; 3] = ["ontology", "instance", "projection"];
+const BUNDLED: [&str; 3] = ["ontology", "instance", "projection"];
 
 /// Builds and places all components. Files that did not change keep their time, so that the host is not rebuilt.
 pub fn build(workspace: &Workspace) -> anyhow::Result<()> {

@@ -7,7 +7,6 @@ mod growth;
 mod handlers;
 mod mutants;
 mod peers;
-mod profiled;
 mod services;
 mod sim;
 mod steps;
@@ -21,8 +20,7 @@ use steps::Workspace;
 const HELP: &str = "\
 cargo xtask <command>
 
-  build      handlers to wasm (target/handlers/), then the release binary (target/release/carryall); --profiled: the
-             binary optimised by a profile of its own bench, in twice the time
+  build      handlers to wasm (target/handlers/), then the release binary (target/release/carryall)
   handlers   only the handlers to wasm
   up         build, then run `carryall serve` on the embedded default until Ctrl-C
   test       format, lints, tidy and every test of the workspace, on real servers
@@ -45,7 +43,6 @@ fn main() -> ExitCode {
     let workspace = Workspace::find();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["build"] => build(&workspace),
-        ["build", "--profiled"] => profiled::build(&workspace),
         ["handlers"] => handlers::build(&workspace),
         ["up", rest @ ..] => build(&workspace).and_then(|()| up(&workspace, rest)),
         ["test"] => test::run(&workspace),

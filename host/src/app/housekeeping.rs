@@ -12,6 +12,9 @@ use crate::event_store::EventStore;
 use crate::port;
 use crate::port::clock::Clock;
 
+#[cfg(test)]
+mod tests;
+
 /// How often it looks: a quiet host pays one small read each time.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Packs written between two looks: five hundred segments a second, which one client on a fast disk makes.

@@ -41,7 +41,10 @@ pub(super) async fn run(log: Arc<Log>) -> Result<(), Error> {
             }
             continue;
         }
-        linger(&log, &segments, &mut committing).await;
+        // What waited through a pause has waited long enough.
+        if pause_ms == RETRY_FIRST_MS {
+            linger(&log, &segments, &mut committing).await;
+        }
         let (from, segments) = log.view.lock().unindexed(APPLY_EVENTS_MAX);
         match apply(&log, &from, &segments).await {
             Ok(()) => pause_ms = RETRY_FIRST_MS,

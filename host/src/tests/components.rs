@@ -14,9 +14,14 @@ fn workspace() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+/// The folder that cargo builds in.
+fn target() -> PathBuf {
+    workspace().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
 /// A component as `cargo xtask build` leaves it under `target/handlers`.
 pub fn component(name: &str) -> Bytes {
-    let path = workspace().join("target/handlers").join(name).with_extension("wasm");
+    let path = target().join("handlers").join(name).with_extension("wasm");
     let bytes = std::fs::read(&path);
     bytes.unwrap_or_else(|error| panic!("{}: {error}: run cargo xtask build", path.display())).into()
 }
@@ -39,8 +44,7 @@ pub fn build(arguments: &[&str]) -> PathBuf {
         .status()
         .unwrap();
     assert!(status.success(), "{arguments:?} do not build: is the wasm target there (`cargo xtask handlers`)?");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
-    target.join("wasm32-wasip2/handler")
+    target().join("wasm32-wasip2/handler")
 }
 
 /// A component of `tests/abuse`, built once for each test run.

@@ -189,8 +189,8 @@ async fn partitions_are_apart(index: impl Index) {
     assert_eq!(index.stream(&c, Sequence(0), 10).await.unwrap(), [row]);
 }
 
-/// Ids of commands may be derived (from an `Idempotency-Key`, from the command that issued them), those of domain events
-/// need not be, if somebody else wrote the log.
+/// Ids of commands may be derived (from an `Idempotency-Key`, from the command that issued them), those of domain
+/// events need not be, if somebody else wrote the log.
 async fn ids_are_found_whatever_made_them(index: impl Index) {
     let a = account("a");
     let keyed = EventRow { event_id: derived_id::idempotency_key("key"), ..command(P0, 0, 0, &a, 1) };
@@ -198,7 +198,8 @@ async fn ids_are_found_whatever_made_them(index: impl Index) {
     let other = command(P0, 0, 2, &a, 3);
     let derived = outcome(&other, 3, 4);
     let events = vec![keyed, strange, other, derived];
-    index.apply(P0, &zero(), &[segment(0, 0, events.clone(), vec![(a, head(4, 3, 4, 0))])]).await.unwrap();
+    let rows = segment(0, 0, events.clone(), vec![(a, head(4, 3, 4, 0))]);
+    index.apply(P0, &zero(), &[rows]).await.unwrap();
     let mut ids: Vec<Uuid> = events.iter().map(|event| event.event_id).collect();
     ids.push(derived_id::domain_event(ids[0], 0));
     let mut expected: Vec<Option<EventRow>> = events.into_iter().map(Some).collect();
