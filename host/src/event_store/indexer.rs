@@ -16,7 +16,7 @@ use crate::port::index::{Applied, SegmentRows, Watermark};
 
 /// Events that one transaction takes: enough to be cheap, since rows share pages, and few enough not to hold the
 /// database for long. So many are worth a transaction of their own; fewer wait for company.
-const APPLY_EVENTS_MAX: usize = 8_192;
+pub(super) const APPLY_EVENTS_MAX: usize = 8_192;
 /// Pauses after a failure: the first, and the longest.
 const RETRY_FIRST_MS: u64 = 50;
 const RETRY_MAX_MS: u64 = 5_000;

@@ -10,7 +10,7 @@ use quick_cache::sync::DefaultLifecycle;
 use quick_cache::{DefaultHashBuilder, OptionsBuilder};
 use tokio::sync::watch;
 
-use super::indexer::broken;
+use super::indexer::{APPLY_EVENTS_MAX, broken};
 use super::log::{ByBytes, Log, SegmentCache, Shared};
 use super::view::{Folded, View, after, fold_heads, rows};
 use super::{Error, OpenReport, Options, Rebuilt};
@@ -26,8 +26,6 @@ use crate::port::object_store::{ObjectStore, PutNew};
 
 /// Segments fetched at once while folding.
 const FETCH_AHEAD: u64 = 16;
-/// Events that one transaction takes while folding.
-const APPLY_EVENTS_MAX: usize = 8_192;
 /// Attempts at creating the store when the answer is not clear.
 const CREATE_ATTEMPTS: u32 = 20;
 const CREATE_PAUSE_MS: u64 = 250;

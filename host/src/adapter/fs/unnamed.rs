@@ -1,5 +1,5 @@
 //! Files without a name: written and synced, then linked to the name of a key, all at once or not at all. Saves the
-//! folder an entry that comes and goes, a third of what a small write costs; and nothing is left over by a crash.
+//! folder an entry that comes and goes, a fifth of what a small write takes; and nothing is left over by a crash.
 
 use std::fs::File;
 use std::io;
