@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::domain::{Aggregate, AggregateId, AggregateType, Digest, IdError, Position, SegmentNumber};
-use crate::port::index::{SegmentRows, Watermark};
+use crate::port::index::{EventRow, SegmentRows, Watermark};
 use crate::port::read_model::builds::{Build, State};
 use crate::port::read_model::{Batch, Document, DocumentKey, Edge, EventChanges, Filter, Node, Query, matching};
 use crate::port::registry::Finished;
@@ -33,6 +33,20 @@ pub(super) fn limit(count: usize) -> i64 {
 pub(super) fn aggregate(kind: &str, id: &str) -> Result<Aggregate> {
     let refused = |error: IdError| corrupt(error.to_string());
     Ok(Aggregate { kind: AggregateType::parse(kind).map_err(refused)?, id: AggregateId::parse(id).map_err(refused)? })
+}
+
+/// Rows of streams, each with the index of the stream asked for, in the order asked.
+pub(super) fn by_stream(
+    asked: usize,
+    rows: impl Iterator<Item = Result<(u64, EventRow)>>,
+) -> Result<Vec<Vec<EventRow>>> {
+    let mut streams = vec![Vec::new(); asked];
+    for row in rows {
+        let (index, row) = row?;
+        let stream = usize::try_from(index).ok().and_then(|index| streams.get_mut(index));
+        stream.ok_or_else(|| corrupt("a row answers no question"))?.push(row);
+    }
+    Ok(streams)
 }
 
 pub(super) fn digest(bytes: &[u8]) -> Result<Digest> {

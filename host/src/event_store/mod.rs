@@ -205,7 +205,23 @@ impl EventStore {
 
     /// Events of one aggregate with a sequence above `after`, oldest first, up to the committed end.
     pub async fn stream(&self, aggregate: &Aggregate, after: Sequence, limit: usize) -> Result<Vec<Record>, Error> {
-        self.log_of(aggregate).stream(aggregate, after, limit).await
+        let found = self.log_of(aggregate).streams(&[(aggregate.clone(), after)], limit).await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Events of several aggregates, of each the first `limit` above the sequence it is asked with, as
+    /// [`EventStore::stream`] gives them; in the order asked.
+    pub async fn streams(&self, asked: &[(Aggregate, Sequence)], limit: usize) -> Result<Vec<Vec<Record>>, Error> {
+        let mut streams = vec![Vec::new(); asked.len()];
+        for log in &self.inner.logs {
+            let of_log = |index: &usize| self.partition_of(&asked[*index].0) == log.partition;
+            let places: Vec<usize> = (0..asked.len()).filter(of_log).collect();
+            let asked: Vec<_> = places.iter().map(|index| asked[*index].clone()).collect();
+            for (index, records) in places.into_iter().zip(log.streams(&asked, limit).await?) {
+                streams[index] = records;
+            }
+        }
+        Ok(streams)
     }
 
     /// Events by id, over all partitions, in the order asked.

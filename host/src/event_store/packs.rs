@@ -262,11 +262,11 @@ pub(super) fn in_parallel<T: Send, R: Send>(
     weight: impl Fn(&T) -> usize,
     work: impl Fn(T) -> R + Sync,
 ) -> Vec<R> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(items.len());
     let multi = Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
-    if !multi || threads < 2 || items.iter().map(weight).sum::<usize>() < PARALLEL_BYTES_MIN {
+    if !multi || items.len() < 2 || items.iter().map(weight).sum::<usize>() < PARALLEL_BYTES_MIN {
         return items.into_iter().map(work).collect();
     }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(items.len());
     let share = items.len().div_ceil(threads);
     let mut items = items.into_iter();
     let shares: Vec<Vec<T>> = (0..threads).map(|_| items.by_ref().take(share).collect()).collect();

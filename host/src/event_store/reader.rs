@@ -79,36 +79,55 @@ impl Log {
         Ok(heads.into_iter().map(Option::unwrap_or_default).collect())
     }
 
-    pub(super) async fn stream(
+    /// The index is asked once for all aggregates, and a segment read once.
+    pub(super) async fn streams(
         &self,
-        aggregate: &Aggregate,
-        after: Sequence,
+        asked: &[(Aggregate, Sequence)],
         limit: usize,
-    ) -> Result<Vec<Record>, Error> {
-        let (head, overlay) = {
+    ) -> Result<Vec<Vec<Record>>, Error> {
+        let mut streams: Vec<Vec<Record>> = vec![Vec::new(); asked.len()];
+        let mut overlays: Vec<Vec<EventAt>> = Vec::with_capacity(asked.len());
+        let mut in_index: Vec<usize> = Vec::new();
+        {
             let view = self.view.lock();
-            (view.head(aggregate), view.stream(aggregate))
-        };
-        if limit == 0 || head.is_some_and(|head| head.last <= after) {
-            return Ok(Vec::new());
-        }
-        let mut records: Vec<Record> = Vec::new();
-        let overlay_first = overlay.first().map(|at| at.segment.events[at.index].sequence);
-        if overlay_first.is_none_or(|first| first.0 > after.0 + 1) {
-            let rows = self.shared.index.stream(aggregate, after, limit).await?;
-            records = self.records(rows).await?;
-        }
-        for at in overlay {
-            let next = records.last().map_or(after, |record: &Record| record.sequence);
-            if records.len() < limit && at.segment.events[at.index].sequence > next {
-                records.extend(Record::of(&at.segment, at.index));
+            for (place, (aggregate, after)) in asked.iter().enumerate() {
+                if limit == 0 || view.head(aggregate).is_some_and(|head| head.last <= *after) {
+                    overlays.push(Vec::new());
+                    continue;
+                }
+                let overlay = view.stream(aggregate);
+                let first = overlay.first().map(|at| at.segment.events[at.index].sequence);
+                if first.is_none_or(|first| first.0 > after.0 + 1) {
+                    in_index.push(place);
+                }
+                overlays.push(overlay);
             }
         }
-        let dense = records.iter().zip(after.0 + 1..).all(|(record, sequence)| record.sequence.0 == sequence);
-        if !dense {
-            return Err(contradiction(format!("the stream of {aggregate} has a gap after {after}")));
+        if !in_index.is_empty() {
+            let wanted: Vec<_> = in_index.iter().map(|place| asked[*place].clone()).collect();
+            let found = self.shared.index.streams(&wanted, limit).await?;
+            let rows = in_index.into_iter().zip(found);
+            let mut rows: Vec<(usize, EventRow)> =
+                rows.flat_map(|(place, rows)| rows.into_iter().map(move |row| (place, row))).collect();
+            rows.sort_unstable_by_key(|(_, row)| row.position);
+            let (places, rows): (Vec<usize>, Vec<EventRow>) = rows.into_iter().unzip();
+            for (place, record) in places.into_iter().zip(self.records(rows).await?) {
+                streams[place].push(record);
+            }
         }
-        Ok(records)
+        for (((aggregate, after), overlay), records) in asked.iter().zip(overlays).zip(&mut streams) {
+            for at in overlay {
+                let next = records.last().map_or(*after, |record: &Record| record.sequence);
+                if records.len() < limit && at.segment.events[at.index].sequence > next {
+                    records.extend(Record::of(&at.segment, at.index));
+                }
+            }
+            let dense = records.iter().zip(after.0 + 1..).all(|(record, sequence)| record.sequence.0 == sequence);
+            if !dense {
+                return Err(contradiction(format!("the stream of {aggregate} has a gap after {after}")));
+            }
+        }
+        Ok(streams)
     }
 
     /// Fills in the events among `ids` that this partition's overlay holds.

@@ -26,7 +26,7 @@ pub use offload::{call_guests, call_guests_for_each, offload};
 pub use parking::{ParkRequest, Parking, Release, Stranger};
 pub use progress::{ConsumerProgress, ConsumerState, Progress};
 pub use snapshots::Snapshots;
-pub use states::{At, States};
+pub use states::{Asked, At, States};
 pub use upcast::{Presented, Upcasters};
 
 use std::time::Duration;

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use super::{Error, Folded, Snapshots, Stream, Upcasters, call_guests};
 use crate::codec::snapshot::{Folder, Snapshot};
@@ -15,8 +16,14 @@ use crate::domain::{Aggregate, Partition, Sequence, Timestamp};
 use crate::event_store::{EventStore, Record};
 use crate::sandbox::{ActiveHandler, Catalog};
 
-/// Records read from the log at once when a stream is loaded.
+/// Records read from the log at once when streams are loaded, and of each of many streams at least.
 const LOAD_RECORDS_MAX: usize = 1_000;
+const LOAD_RECORDS_MIN: usize = 16;
+/// Snapshots looked for at once.
+const OPENED_AT_ONCE: usize = 16;
+/// The part of the cache for streams that were used more than once. What is new needs room too: an aggregate that was
+/// created a while ago is likely to get its next command, and one that got many may be over.
+const CACHE_HOT: f64 = 0.5;
 /// Streams the cache expects to hold at its byte limit; sizes its tables only.
 const STREAMS_ESTIMATED: usize = 16_384;
 
@@ -30,7 +37,7 @@ pub enum At {
 }
 
 #[derive(Debug, Clone)]
-struct ByBytes;
+pub(super) struct ByBytes;
 
 impl Weighter<Aggregate, Stream> for ByBytes {
     fn weight(&self, _: &Aggregate, stream: &Stream) -> u64 {
@@ -38,19 +45,40 @@ impl Weighter<Aggregate, Stream> for ByBytes {
     }
 }
 
+type StreamCache = Cache<Aggregate, Stream, ByBytes>;
+
+pub(super) fn stream_cache(bytes_max: usize) -> StreamCache {
+    let options = OptionsBuilder::new()
+        .estimated_items_capacity(STREAMS_ESTIMATED)
+        .weight_capacity(bytes_max as u64)
+        .hot_allocation(CACHE_HOT)
+        .build()
+        .expect("capacities are given");
+    Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default())
+}
+
+/// A stream that is wanted.
+#[derive(Debug)]
+pub struct Asked {
+    pub aggregate: Aggregate,
+    pub active: Arc<ActiveHandler>,
+    /// Consecutive records of it that the caller has read from the log.
+    pub records: Vec<Record>,
+}
+
 /// Streams by aggregate. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct States {
     events: EventStore,
     catalog: Arc<Catalog>,
-    cache: Arc<Cache<Aggregate, Stream, ByBytes>>,
+    cache: Arc<StreamCache>,
     snapshots: Option<Snapshots>,
 }
 
 impl States {
     /// A cache of at most `cache_bytes_max` over this log.
     pub fn new(events: EventStore, catalog: Arc<Catalog>, cache_bytes_max: usize) -> States {
-        let cache = Cache::with_weighter(STREAMS_ESTIMATED, cache_bytes_max as u64, ByBytes);
+        let cache = stream_cache(cache_bytes_max);
         States { events, catalog, cache: Arc::new(cache), snapshots: None }
     }
 
@@ -112,38 +140,46 @@ impl States {
     }
 
     /// The stream of an aggregate up to the committed end, not necessarily folded.
-    pub async fn stream(&self, aggregate: &Aggregate, active: &ActiveHandler) -> Result<Stream, Error> {
-        let head = self.events.head(aggregate).await?;
-        let mut stream = self.open(aggregate, active, head.last).await?;
-        if head.last > stream.sequence() {
-            self.extend(&mut stream, Sequence(u64::MAX)).await?;
-        }
-        Ok(stream)
+    async fn stream(&self, aggregate: &Aggregate, active: &Arc<ActiveHandler>) -> Result<Stream, Error> {
+        let asked = Asked { aggregate: aggregate.clone(), active: active.clone(), records: Vec::new() };
+        Ok(self.streams(&[asked]).await?.remove(0))
     }
 
-    /// Brings a stream to the committed end.
-    async fn catch_up(&self, stream: &mut Stream) -> Result<(), Error> {
-        let head = self.events.head(stream.aggregate()).await?;
-        if head.last > stream.sequence() { self.extend(stream, Sequence(u64::MAX)).await } else { Ok(()) }
+    /// Streams up to the committed end, not necessarily folded, in the order asked. Reads the log only for what neither
+    /// the cache nor the caller has, and then for all of them at once.
+    pub async fn streams(&self, asked: &[Asked]) -> Result<Vec<Stream>, Error> {
+        let aggregates: Vec<Aggregate> = asked.iter().map(|asked| asked.aggregate.clone()).collect();
+        let ends: Vec<Sequence> = self.events.heads(&aggregates).await?.iter().map(|head| head.last).collect();
+        let mut opening = Vec::with_capacity(asked.len());
+        for (asked, end) in asked.iter().zip(&ends) {
+            opening.push(self.open(&asked.aggregate, &asked.active, *end));
+        }
+        let mut streams: Vec<Stream> = stream::iter(opening).buffered(OPENED_AT_ONCE).try_collect().await?;
+        for (stream, asked) in streams.iter_mut().zip(asked) {
+            // Ends at a gap, which is filled from the log.
+            let _ = asked.records.iter().all(|record| stream.push(record));
+        }
+        self.catch_up(streams.iter_mut().zip(ends).collect()).await?;
+        Ok(streams)
     }
 
-    /// The stream of an aggregate up to the committed end, from what is cached and these records, which the caller read
-    /// from the log. Reads the log only for what neither has.
-    pub async fn stream_with(
-        &self,
-        aggregate: &Aggregate,
-        active: &ActiveHandler,
-        records: &[Record],
-    ) -> Result<Stream, Error> {
-        let last = records.last().map_or(Sequence(0), |record| record.sequence);
-        let mut stream = self.open(aggregate, active, last).await?;
-        let connected = records.iter().all(|record| stream.push(record));
-        if connected {
-            self.catch_up(&mut stream).await?;
-        } else {
-            self.extend(&mut stream, Sequence(u64::MAX)).await?;
+    /// Brings streams to the committed end, which was at these sequences.
+    async fn catch_up(&self, streams: Vec<(&mut Stream, Sequence)>) -> Result<(), Error> {
+        let mut behind: Vec<&mut Stream> =
+            streams.into_iter().filter(|(stream, last)| *last > stream.sequence()).map(|(stream, _)| stream).collect();
+        while !behind.is_empty() {
+            let limit = (LOAD_RECORDS_MAX / behind.len()).max(LOAD_RECORDS_MIN);
+            let asked: Vec<_> = behind.iter().map(|stream| (stream.aggregate().clone(), stream.sequence())).collect();
+            let found = self.events.streams(&asked, limit).await?;
+            for (stream, records) in behind.iter_mut().zip(&found) {
+                for record in records {
+                    stream.push(record);
+                }
+            }
+            let mut full = found.iter().map(|records| records.len() == limit);
+            behind.retain(|_| full.next().unwrap_or_default());
         }
-        Ok(stream)
+        Ok(())
     }
 
     /// What the cache has, or what [`States::cold`] gives.
@@ -234,15 +270,23 @@ impl States {
             }
         }
         let mut answers = Vec::with_capacity(aggregates.len());
-        let mut read = Vec::with_capacity(aggregates.len());
+        let mut asked = Vec::with_capacity(aggregates.len());
         for aggregate in aggregates {
-            let loaded = match self.handler(&aggregate) {
-                Ok(active) => self.stream(&aggregate, &active).await.map(|stream| (stream, active)),
-                Err(error) => Err(error),
-            };
-            match loaded {
-                Ok(loaded) => read.push(loaded),
+            match self.handler(&aggregate) {
+                Ok(active) => asked.push(Asked { aggregate, active, records: Vec::new() }),
                 Err(error) => answers.push((aggregate, Err(error))),
+            }
+        }
+        let mut read = Vec::with_capacity(asked.len());
+        if let Ok(streams) = self.streams(&asked).await {
+            read.extend(streams.into_iter().zip(asked).map(|(stream, asked)| (stream, asked.active)));
+        } else {
+            // One that cannot be read does not keep the others from being read.
+            for Asked { aggregate, active, .. } in asked {
+                match self.stream(&aggregate, &active).await {
+                    Ok(stream) => read.push((stream, active)),
+                    Err(error) => answers.push((aggregate, Err(error))),
+                }
             }
         }
         if read.iter().any(|(stream, _)| !stream.is_folded()) {

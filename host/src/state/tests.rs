@@ -109,10 +109,27 @@ async fn states_fill_gaps_from_the_log_and_reach_its_end() {
     deposits(&process, 3).await;
     let records = process.stream("Thing", "t").await;
     for some in [&records[4..], &records[2..3], &[]] {
-        let stream = process.states.stream_with(&thing(), &active, some).await.unwrap();
-        assert_eq!(stream.sequence(), records[4].sequence);
+        let asked = Asked { aggregate: thing(), active: active.clone(), records: some.to_vec() };
+        assert_eq!(process.states.streams(&[asked]).await.unwrap()[0].sequence(), records[4].sequence);
     }
     assert_eq!(balance(&process.states.load(&thing()).await.unwrap()), Some(json!(5)));
+}
+
+#[test]
+fn a_full_cache_has_room_for_what_is_created_now_and_used_later() {
+    let (handler, cache) = (decider(), states::stream_cache(1 << 20));
+    let stream = |name: &str| Stream::new(Aggregate::parse("Thing", name).unwrap(), &handler, Upcasters::default());
+    let count = (1 << 20) * 4 / 10 / stream("0-0000").weight();
+    for generation in 0..5 {
+        let streams: Vec<Stream> = (0..count).map(|n| stream(&format!("{generation}-{n:04}"))).collect();
+        for round in 0..4 {
+            for stream in &streams {
+                let found = cache.get(stream.aggregate()).is_some();
+                assert_eq!(found, round > 0, "{} in round {round}", stream.aggregate());
+                cache.insert(stream.aggregate().clone(), stream.clone());
+            }
+        }
+    }
 }
 
 #[tokio::test]

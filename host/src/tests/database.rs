@@ -143,9 +143,9 @@ impl<W: Way> Index for Database<W> {
         self.0.call("lookup", words, self.0.rows().index.lookup(partition, aggregates, ids)).await
     }
 
-    async fn stream(&self, aggregate: &Aggregate, after: Sequence, limit: usize) -> Result<Vec<EventRow>> {
-        let words = || format!("{aggregate} after {after}");
-        self.0.call("stream", words, self.0.rows().index.stream(aggregate, after, limit)).await
+    async fn streams(&self, asked: &[(Aggregate, Sequence)], limit: usize) -> Result<Vec<Vec<EventRow>>> {
+        let words = || format!("{asked:?}");
+        self.0.call("streams", words, self.0.rows().index.streams(asked, limit)).await
     }
 
     async fn locate(&self, partition: Partition, position: Position) -> Result<Option<(SegmentNumber, Position)>> {

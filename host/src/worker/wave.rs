@@ -4,7 +4,6 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use uuid::Uuid;
 
 use super::Worker;
@@ -17,10 +16,7 @@ use crate::failpoint;
 use crate::port::registry::Claimed;
 use crate::sandbox::ActiveHandler;
 use crate::state::held::BatchNumber;
-use crate::state::{Context, Error, Item, Place, Stream, finished};
-
-/// Streams read from the log at once.
-const OPENED_AT_ONCE: usize = 16;
+use crate::state::{Asked, Context, Error, Item, Place, Stream, finished};
 
 /// A batch under way.
 pub(super) struct Wave<'a> {
@@ -54,25 +50,22 @@ impl Wave<'_> {
         Ok(())
     }
 
-    /// Reads the streams of the aggregates, and tells which commands of theirs are at hand.
+    /// Reads the streams of the aggregates, and tells which commands of theirs are at hand. Those whose commands nothing
+    /// can decide at present wait.
     async fn open_lanes(&self, items: Vec<Item>) -> Result<Vec<(Lane, Vec<Record>)>, Error> {
-        // Many are not cached when a partition is taken over, and each is a look into the log then.
-        let opening = stream::iter(items).map(|item| self.open_lane(item)).buffered(OPENED_AT_ONCE);
-        opening.try_filter_map(async |lane| Ok(lane)).try_collect().await
-    }
-
-    /// `None` when nothing can decide its commands at present: it waits.
-    async fn open_lane(&self, Item { aggregate, records }: Item) -> Result<Option<(Lane, Vec<Record>)>, Error> {
-        let active = match self.worker.states.handler(&aggregate) {
-            Ok(active) => active,
-            Err(error) => {
-                self.context.wait(&aggregate, Place::of(&records[0]), &error.to_string());
-                return Ok(None);
+        let mut asked = Vec::with_capacity(items.len());
+        for Item { aggregate, records } in items {
+            match self.worker.states.handler(&aggregate) {
+                Ok(active) => asked.push(Asked { aggregate, active, records }),
+                Err(error) => self.context.wait(&aggregate, Place::of(&records[0]), &error.to_string()),
             }
+        }
+        let streams = self.worker.states.streams(&asked).await?;
+        let lane = |(Asked { aggregate, active, records }, stream)| {
+            let commands = records.into_iter().filter(|record| record.kind == EventKind::Command).collect();
+            (Lane { aggregate, stream, active, queue: VecDeque::new() }, commands)
         };
-        let stream = self.worker.states.stream_with(&aggregate, &active, &records).await?;
-        let commands = records.into_iter().filter(|record| record.kind == EventKind::Command).collect();
-        Ok(Some((Lane { aggregate, stream, active, queue: VecDeque::new() }, commands)))
+        Ok(asked.into_iter().zip(streams).map(lane).collect())
     }
 
     /// Claims undecided commands, a batch of each aggregate, and those at hand that the log shows decided: these only

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::connection::Arguments;
 use super::values::{Id, Time};
 use super::{Database, get, unsigned, uuid};
-use crate::adapter::rows::{aggregate, corrupt, digest, follow, int, limit, write_side};
+use crate::adapter::rows::{aggregate, by_stream, corrupt, digest, follow, int, limit, write_side};
 use crate::domain::{
     Aggregate, AggregateId, AggregateType, Digest, EventKind, Partition, Position, SegmentNumber, Sequence,
 };
@@ -87,13 +87,16 @@ SELECT 2, a.slot, ",
   JOIN log_events e ON e.event_id = a.id"
 );
 
-const STREAM: &str = concat!(
-    "SELECT ",
+const STREAMS: &str = concat!(
+    "SELECT a.slot - 1, ",
     event_columns!(),
     "
-  FROM log_events e
- WHERE stream = $1 AND sequence_number > $2 AND aggregate_type = $3 AND aggregate_id = $4
- ORDER BY sequence_number LIMIT $5"
+  FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[]) WITH ORDINALITY AS a (stream, after, kind, id, slot)
+ CROSS JOIN LATERAL (
+    SELECT * FROM log_events
+     WHERE stream = a.stream AND sequence_number > a.after AND aggregate_type = a.kind AND aggregate_id = a.id
+     ORDER BY sequence_number LIMIT $5) e
+ ORDER BY a.slot, e.sequence_number"
 );
 
 const LOCATE: &str = "
@@ -108,7 +111,7 @@ SELECT aggregate_id FROM aggregate_versions
 
 /// Statements that run for every command, read or write, for the test of their plans.
 #[cfg(test)]
-pub(super) const BUSY_SQL: &[&str] = &[APPLY, LOOKUP, STREAM, LOCATE, AGGREGATES];
+pub(super) const BUSY_SQL: &[&str] = &[APPLY, LOOKUP, STREAMS, LOCATE, AGGREGATES];
 
 #[async_trait]
 impl Index for Database {
@@ -212,14 +215,15 @@ impl Index for Database {
         Ok(found)
     }
 
-    async fn stream(&self, aggregate: &Aggregate, after: Sequence, count: usize) -> Result<Vec<EventRow>> {
+    async fn streams(&self, asked: &[(Aggregate, Sequence)], count: usize) -> Result<Vec<Vec<EventRow>>> {
         let arguments = Arguments::default()
-            .with(stream_key(aggregate))
-            .with(int(after.0))
-            .with(aggregate.kind.as_str())
-            .with(aggregate.id.as_str())
+            .with(asked.iter().map(|(aggregate, _)| stream_key(aggregate)).collect::<Vec<_>>())
+            .with(asked.iter().map(|(_, after)| int(after.0)).collect::<Vec<_>>())
+            .with(asked.iter().map(|(aggregate, _)| aggregate.kind.as_str()).collect::<Vec<_>>())
+            .with(asked.iter().map(|(aggregate, _)| aggregate.id.as_str()).collect::<Vec<_>>())
             .with(limit(count));
-        self.inner.pool.read(STREAM, arguments).await?.iter().map(|row| event_row(row, 0)).collect()
+        let rows = self.inner.pool.read(STREAMS, arguments).await?;
+        by_stream(asked.len(), rows.iter().map(|row| Ok((unsigned(row, 0)?, event_row(row, 1)?))))
     }
 
     async fn locate(&self, partition: Partition, position: Position) -> Result<Option<(SegmentNumber, Position)>> {

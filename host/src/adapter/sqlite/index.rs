@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::connection::Arguments;
 use super::ledger::Ledger;
 use super::{Database, Hex, corrupt, failed, get, int, json, limit, unsigned};
-use crate::adapter::rows::{aggregate, digest, follow, write_side};
+use crate::adapter::rows::{aggregate, by_stream, digest, follow, write_side};
 use crate::domain::{
     Aggregate, AggregateId, AggregateType, Digest, EventKind, Partition, Position, SegmentNumber, Sequence,
 };
@@ -96,13 +96,15 @@ SELECT 2, j.value ->> 0, e.place, e.event_id, e.sequence_number, e.aggregate_typ
   FROM jsonb_each($4) j CROSS JOIN ages CROSS JOIN log_events e
  WHERE e.is_derived = 1 AND e.place >> 19 = ages.age AND e.event_id = unhex(j.value ->> 1)";
 
-const STREAM: &str = "
-SELECT place, event_id, sequence_number, aggregate_type, aggregate_id, segment, is_command, event_type, command_id,
-       fingerprint
-  FROM log_events
- WHERE stream = (SELECT stream FROM aggregate_versions WHERE handler = $1 AND aggregate_id = $2)
-   AND sequence_number > $3
- ORDER BY sequence_number LIMIT $4";
+// Sequences have no gap, so a bound on them is the limit of each stream.
+const STREAMS: &str = "
+SELECT j.key, e.place, e.event_id, e.sequence_number, e.aggregate_type, e.aggregate_id, e.segment, e.is_command,
+       e.event_type, e.command_id, e.fingerprint
+  FROM jsonb_each($1) j CROSS JOIN log_events e
+ WHERE e.stream = (SELECT stream FROM aggregate_versions
+                    WHERE handler = j.value ->> 0 AND aggregate_id = j.value ->> 1)
+   AND e.sequence_number > j.value ->> 2 AND e.sequence_number <= (j.value ->> 2) + $2
+ ORDER BY j.key, e.sequence_number";
 
 const LOCATE: &str = "
 SELECT segment, first_position FROM log_segments
@@ -116,7 +118,7 @@ SELECT aggregate_id FROM aggregate_versions
 
 /// Strings of statements that run for every command, read or write, for the test of their plans.
 #[cfg(test)]
-pub(super) const BUSY_SQL: &[&str] = &[APPLY, LOOKUP, STREAM, LOCATE, AGGREGATES];
+pub(super) const BUSY_SQL: &[&str] = &[APPLY, LOOKUP, STREAMS, LOCATE, AGGREGATES];
 
 #[async_trait]
 impl Index for Database {
@@ -219,14 +221,13 @@ impl Index for Database {
         Ok(found)
     }
 
-    async fn stream(&self, aggregate: &Aggregate, after: Sequence, count: usize) -> Result<Vec<EventRow>> {
-        let arguments = Arguments::default()
-            .with(write_side(aggregate.kind.as_str()))
-            .with(aggregate.id.as_str().to_owned())
-            .with(int(after.0))
-            .with(limit(count));
-        let rows = self.inner.readers.run(STREAM, arguments).await.map_err(failed)?;
-        rows.iter().map(|row| event_row(row, 0)).collect()
+    async fn streams(&self, asked: &[(Aggregate, Sequence)], count: usize) -> Result<Vec<Vec<EventRow>>> {
+        let name = |(aggregate, after): &(Aggregate, Sequence)| {
+            (write_side(aggregate.kind.as_str()), aggregate.id.as_str().to_owned(), after.0)
+        };
+        let arguments = Arguments::default().with(json(&asked.iter().map(name).collect::<Vec<_>>())).with(limit(count));
+        let rows = self.inner.readers.run(STREAMS, arguments).await.map_err(failed)?;
+        by_stream(asked.len(), rows.iter().map(|row| Ok((unsigned(row, 0)?, event_row(row, 1)?))))
     }
 
     async fn locate(&self, partition: Partition, position: Position) -> Result<Option<(SegmentNumber, Position)>> {

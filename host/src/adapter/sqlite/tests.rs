@@ -242,7 +242,7 @@ async fn damage_found_later_is_told_with_the_way_out() {
     assert!(damaged > 0);
     std::fs::write(&path, bytes).unwrap();
     let database = Database::open(&path).await.unwrap();
-    let error = database.index().stream(&aggregate(3), Sequence(0), 10).await.unwrap_err();
+    let error = database.index().streams(&[(aggregate(3), Sequence(0))], 10).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt, "{error}");
     assert!(error.to_string().contains("delete the file carryall.db"), "{error}");
 }

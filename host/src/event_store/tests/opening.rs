@@ -46,8 +46,8 @@ impl Index for Raced {
         self.index.lookup(partition, aggregates, ids).await
     }
 
-    async fn stream(&self, aggregate: &Aggregate, after: Sequence, limit: usize) -> port::Result<Vec<EventRow>> {
-        self.index.stream(aggregate, after, limit).await
+    async fn streams(&self, asked: &[(Aggregate, Sequence)], limit: usize) -> port::Result<Vec<Vec<EventRow>>> {
+        self.index.streams(asked, limit).await
     }
 
     async fn locate(&self, partition: Partition, at: Position) -> port::Result<Option<(SegmentNumber, Position)>> {

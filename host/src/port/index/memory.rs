@@ -124,11 +124,14 @@ impl Index for MemoryIndex {
         })
     }
 
-    async fn stream(&self, aggregate: &Aggregate, after: Sequence, limit: usize) -> Result<Vec<EventRow>> {
+    async fn streams(&self, asked: &[(Aggregate, Sequence)], limit: usize) -> Result<Vec<Vec<EventRow>>> {
         let state = self.state.lock();
-        let rows = state.streams.range((aggregate.clone(), Sequence(after.0.saturating_add(1)))..);
-        let rows = rows.take_while(|((owner, _), _)| owner == aggregate).take(limit);
-        Ok(rows.filter_map(|(_, id)| state.events.get(id).cloned()).collect())
+        let stream = |(aggregate, after): &(Aggregate, Sequence)| {
+            let rows = state.streams.range((aggregate.clone(), Sequence(after.0.saturating_add(1)))..);
+            let rows = rows.take_while(|((owner, _), _)| owner == aggregate).take(limit);
+            rows.filter_map(|(_, id)| state.events.get(id).cloned()).collect()
+        };
+        Ok(asked.iter().map(stream).collect())
     }
 
     async fn locate(&self, partition: Partition, position: Position) -> Result<Option<(SegmentNumber, Position)>> {

@@ -113,8 +113,9 @@ pub trait Index: Send + Sync + std::fmt::Debug {
     async fn apply(&self, partition: Partition, from: &Watermark, segments: &[SegmentRows]) -> Result<Applied>;
     /// Heads, ids and watermark from one snapshot.
     async fn lookup(&self, partition: Partition, aggregates: &[Aggregate], ids: &[Uuid]) -> Result<Lookup>;
-    /// Rows of one aggregate with a sequence above `after`, oldest first.
-    async fn stream(&self, aggregate: &Aggregate, after: Sequence, limit: usize) -> Result<Vec<EventRow>>;
+    /// Rows of several aggregates: of each the first `limit` above the sequence it is asked with, oldest first; in the
+    /// order asked. An implementation may take it that sequences have no gap.
+    async fn streams(&self, asked: &[(Aggregate, Sequence)], limit: usize) -> Result<Vec<Vec<EventRow>>>;
     /// The segment that holds a position, with its first position; `None` when it is not indexed.
     async fn locate(&self, partition: Partition, position: Position) -> Result<Option<(SegmentNumber, Position)>>;
     /// Aggregates of a type with an id above `after`, in byte order of the id.
