@@ -2,7 +2,7 @@
 //! started as the app starts it, and dies when its group is killed or one of its tasks ends.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -73,6 +73,9 @@ pub struct Services {
 /// How a run of a process ended by itself, if it did.
 pub type Ended = Arc<Mutex<Option<String>>>;
 
+/// Nobody reads them here, and to register them anew for each process would take a twentieth of the time.
+static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
 /// What differs from process to process.
 #[derive(Debug, Clone)]
 pub struct Setting {
@@ -107,7 +110,7 @@ impl Services {
         let database = Arc::new(Database(SimWay { world: world.clone(), who: who.clone() }));
         let bus = Arc::new(SimBus { world: world.clone(), who: who.clone() });
         let tasks_of = Tasks { world: world.clone(), group, ended: ended.clone() };
-        let metrics = Metrics::new();
+        let metrics = METRICS.clone();
         let options = event_store::Options {
             writer: setting.name.clone(),
             partitions: world.partitions,

@@ -114,7 +114,7 @@ SELECT segment, first_position FROM log_segments
 
 const AGGREGATES: &str = "
 SELECT aggregate_id FROM aggregate_versions
- WHERE handler = $1 AND aggregate_id > $2 ORDER BY aggregate_id LIMIT $3";
+ WHERE handler = $1 AND aggregate_id > $2 ORDER BY aggregate_id LIMIT +$3";
 
 /// Strings of statements that run for every command, read or write, for the test of their plans.
 #[cfg(test)]

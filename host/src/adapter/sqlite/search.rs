@@ -40,7 +40,7 @@ SELECT d.collection, d.id, d.owner_type, d.owner_id, d.version, d.body FROM ",
             build!(),
             " AND d.collection = $2 AND d.id > $3 AND d.id >= $4 AND d.id < coalesce($5, x'')
    AND d.body IS NOT NULL AND ($6 IS NULL OR json_extract(d.body, $6) = $7)
- ORDER BY d.id LIMIT $8"
+ ORDER BY d.id LIMIT +$8"
         )
     };
 }
@@ -58,15 +58,15 @@ const STALE_TEXT: &str = "SELECT EXISTS (SELECT 1 FROM documents WHERE text_is_s
 const REFRESH_TEXT: &str = "
 BEGIN IMMEDIATE;
 DELETE FROM documents_text
- WHERE rowid IN (SELECT number FROM documents WHERE text_is_stale = 1 ORDER BY number LIMIT $1);
+ WHERE rowid IN (SELECT number FROM documents WHERE text_is_stale = 1 ORDER BY number LIMIT +$1);
 INSERT INTO documents_text (rowid, scope, words)
 SELECT number, 'b' || hex(build) || 'c' || hex(collection),
        (SELECT group_concat(atom, ' ') FROM json_tree(body) WHERE type = 'text')
   FROM documents
  WHERE body IS NOT NULL
-   AND number IN (SELECT number FROM documents WHERE text_is_stale = 1 ORDER BY number LIMIT $1);
+   AND number IN (SELECT number FROM documents WHERE text_is_stale = 1 ORDER BY number LIMIT +$1);
 UPDATE documents SET text_is_stale = 0
- WHERE number IN (SELECT number FROM documents WHERE text_is_stale = 1 ORDER BY number LIMIT $1)
+ WHERE number IN (SELECT number FROM documents WHERE text_is_stale = 1 ORDER BY number LIMIT +$1)
 RETURNING number;
 COMMIT";
 
@@ -89,10 +89,10 @@ SELECT DISTINCT j.value ->> 0 AS source_kind, j.value ->> 1 AS source_id, j.valu
             $and,
             " ORDER BY ",
             $order,
-            " LIMIT $9))) j
+            " LIMIT +$9))) j
  ORDER BY ",
             $order,
-            " LIMIT $9"
+            " LIMIT +$9"
         )
     };
 }

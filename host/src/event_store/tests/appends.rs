@@ -179,6 +179,11 @@ async fn readers_see_the_same_from_memory_index_and_segments() {
         let stream = store.stream(&a, Sequence(3), 4).await.unwrap();
         assert_eq!(stream.iter().map(|r| r.sequence.0).collect::<Vec<_>>(), [4, 5, 6, 7]);
         assert!(store.stream(&a, Sequence(10), 4).await.unwrap().is_empty());
+        let asked = [(a.clone(), 8), (account("nobody"), 0), (account("b3"), 0), (a.clone(), 0), (a.clone(), 10)];
+        let several = store.streams(&asked.map(|(aggregate, after)| (aggregate, Sequence(after))), 3).await.unwrap();
+        let numbers = several.iter().map(|records| records.iter().map(|r| r.sequence.0).collect());
+        assert_eq!(numbers.collect::<Vec<Vec<_>>>(), [vec![9, 10], vec![], vec![1], vec![1, 2, 3], vec![]]);
+        assert_eq!(several[2][0].aggregate, account("b3"));
         let found = store.find(&ids).await.unwrap();
         assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, true]);
         let tail = store.read(Partition(0), Position(5), 7).await.unwrap();
