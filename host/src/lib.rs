@@ -28,11 +28,6 @@ pub mod state;
 pub mod telemetry;
 pub mod worker;
 
-/// As in the program; the simulation spends a tenth of its time in the system's.
-#[cfg(test)]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

@@ -50,8 +50,8 @@ impl Wave<'_> {
         Ok(())
     }
 
-    /// Reads the streams of the aggregates, and tells which commands of theirs are at hand. Those whose commands nothing
-    /// can decide at present wait.
+    /// Reads the streams of the aggregates, and tells which commands of theirs are at hand. An aggregate whose commands
+    /// nothing can decide at present waits.
     async fn open_lanes(&self, items: Vec<Item>) -> Result<Vec<(Lane, Vec<Record>)>, Error> {
         let mut asked = Vec::with_capacity(items.len());
         for Item { aggregate, records } in items {
