@@ -18,7 +18,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -125,6 +125,15 @@ impl EventStore {
         &self.inner.logs[usize::from(self.partition_of(aggregate).0)]
     }
 
+    /// The logs that aggregates lie in, each with the places of its aggregates.
+    fn by_log<'a>(&self, aggregates: impl Iterator<Item = &'a Aggregate>) -> Vec<(&Arc<Log>, Vec<usize>)> {
+        let mut places: BTreeMap<Partition, Vec<usize>> = BTreeMap::new();
+        for (place, aggregate) in aggregates.enumerate() {
+            places.entry(self.partition_of(aggregate)).or_default().push(place);
+        }
+        places.into_iter().map(|(partition, places)| (&self.inner.logs[usize::from(partition.0)], places)).collect()
+    }
+
     /// Writes events, or tells why not. Idempotent by event id. When dropped before it returns, the events may or may
     /// not be written: ask again with the same ids.
     pub async fn append(&self, append: Append) -> Result<Appended, AppendError> {
@@ -192,9 +201,7 @@ impl EventStore {
     /// Heads of aggregates, in the order given.
     pub async fn heads(&self, aggregates: &[Aggregate]) -> Result<Vec<Head>, Error> {
         let mut heads = vec![Head::default(); aggregates.len()];
-        for log in &self.inner.logs {
-            let of_log = |index: &usize| self.partition_of(&aggregates[*index]) == log.partition;
-            let places: Vec<usize> = (0..aggregates.len()).filter(of_log).collect();
+        for (log, places) in self.by_log(aggregates.iter()) {
             let asked: Vec<Aggregate> = places.iter().map(|index| aggregates[*index].clone()).collect();
             for (index, head) in places.into_iter().zip(log.heads(&asked).await?) {
                 heads[index] = head;
@@ -213,9 +220,7 @@ impl EventStore {
     /// [`EventStore::stream`] gives them; in the order asked.
     pub async fn streams(&self, asked: &[(Aggregate, Sequence)], limit: usize) -> Result<Vec<Vec<Record>>, Error> {
         let mut streams = vec![Vec::new(); asked.len()];
-        for log in &self.inner.logs {
-            let of_log = |index: &usize| self.partition_of(&asked[*index].0) == log.partition;
-            let places: Vec<usize> = (0..asked.len()).filter(of_log).collect();
+        for (log, places) in self.by_log(asked.iter().map(|(aggregate, _)| aggregate)) {
             let asked: Vec<_> = places.iter().map(|index| asked[*index].clone()).collect();
             for (index, records) in places.into_iter().zip(log.streams(&asked, limit).await?) {
                 streams[index] = records;
