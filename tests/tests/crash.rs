@@ -82,6 +82,7 @@ async fn sigkill_under_load_loses_nothing_and_repeats_nothing() {
     let checked = server.run(&["verify", "--json"]).unwrap();
     let report: Value = serde_json::from_slice(&checked.stdout).unwrap();
     assert!(checked.status.success() && report["findings"].as_array().unwrap().is_empty(), "{report}");
+    assert_eq!(report["index_behind"], 0, "a drain leaves the index behind: {report}");
     let rebuilt = server.run(&["rebuild", "--json"]).unwrap();
     assert!(rebuilt.status.success(), "{}", String::from_utf8_lossy(&rebuilt.stderr));
     server.start_again().await.unwrap();

@@ -17,7 +17,6 @@ use super::database::Database;
 use super::parts::{Parts, STATES_BYTES_MAX, handlers};
 use super::store;
 use super::supervisor::Supervisor;
-use super::verify::patience;
 use crate::adapter::system_clock::SystemClock;
 use crate::codec::checkpoint::{self, Checkpoint};
 use crate::config::{Config, Role, Store};
@@ -61,7 +60,7 @@ pub async fn check(
     let store::Objects { store: objects, lock, .. } = store::open(config, clock.random_id(), &Metrics::new()).await?;
     let database = Database::open_to_check(config).await?;
     let mut report = Report::new();
-    let whole = log(&*objects, database.as_ref(), patience(config, &clock), &mut report, &mut progress).await?;
+    let whole = log(&*objects, database.as_ref(), &mut report, &mut progress).await?;
     if whole {
         let stop = CancellationToken::new();
         let supervisor = Supervisor::new(stop.clone());
@@ -89,13 +88,12 @@ pub async fn check(
 async fn log(
     objects: &dyn ObjectStore,
     database: Option<&Database>,
-    patience: Option<verify::Patience<'_>>,
     report: &mut Report,
     progress: &mut (impl FnMut(&'static str, u64) + Send),
 ) -> anyhow::Result<bool> {
     let index = database.map(Database::index);
     let segments = |so_far: &verify::Report| progress("segments", so_far.segments);
-    let verified = verify::verify(objects, index.as_deref(), patience, segments).await?;
+    let verified = verify::verify(objects, index.as_deref(), segments).await?;
     report.events = verified.events;
     report.of(Invariant::Log).checked = verified.segments;
     let mut whole = verified.store.is_some() && verified.segments > 0;

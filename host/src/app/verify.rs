@@ -1,21 +1,15 @@
 //! `carryall verify`: checks the log and the index of a data folder at rest, under the folder's lock. A log in a
 //! bucket may grow meanwhile: what other processes append after the check began is not its business.
 
-use std::time::Duration;
-
 use anyhow::ensure;
 
 use super::database::Database;
 use super::store;
 use crate::adapter::system_clock::SystemClock;
 use crate::config::{Config, Store};
-use crate::event_store::verify::{self, Patience, Report};
+use crate::event_store::verify::{self, Report};
 use crate::metrics::Metrics;
 use crate::port::clock::Clock as _;
-
-/// How long a host that runs takes to bring its index to the end of a log at rest: several times what it waits for
-/// more.
-const INDEX_CATCHES_UP: Duration = Duration::from_secs(2);
 
 /// Checks everything. `progress` is called after each segment. The index is checked when there is a database.
 pub async fn verify(config: &Config, progress: impl FnMut(&Report) + Send) -> anyhow::Result<Report> {
@@ -26,15 +20,10 @@ pub async fn verify(config: &Config, progress: impl FnMut(&Report) + Send) -> an
     let opened = store::open(config, clock.random_id(), &Metrics::new()).await?;
     let objects = opened.store.as_ref();
     let Some(database) = Database::open_to_check(config).await? else {
-        return Ok(verify::verify(objects, None, None, progress).await?);
+        return Ok(verify::verify(objects, None, progress).await?);
     };
     let index = database.index();
-    let report = verify::verify(objects, Some(&*index), patience(config, &clock), progress).await;
+    let report = verify::verify(objects, Some(&*index), progress).await;
     database.close().await;
     Ok(report?)
-}
-
-/// None with a folder: it is at rest, under a lock.
-pub(super) fn patience<'a>(config: &Config, clock: &'a SystemClock) -> Option<Patience<'a>> {
-    matches!(config.store, Store::S3(_)).then_some(Patience { clock, time: INDEX_CATCHES_UP })
 }

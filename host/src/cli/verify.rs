@@ -24,7 +24,11 @@ pub(super) fn run(overrides: &Overrides, output: &mut Output) -> Result<Done, Fa
 }
 
 fn text(report: &Report) -> String {
-    let index = if report.index_checked { "compared with the log" } else { "not there" };
+    let index = match (report.index_checked, report.index_behind) {
+        (false, _) => "not there".to_owned(),
+        (true, 0) => "compared with the log".to_owned(),
+        (true, behind) => format!("compared with the log but for the last {behind} segments, which a host takes in"),
+    };
     let mut text = format!(
         "{} events of {} aggregates in {} segments ({} bytes), {} partitions; {} commands, {} of them undecided; \
          index {index}\n",

@@ -286,10 +286,10 @@ async fn rest(world: &World) -> Result<(), String> {
     if let Some(letter) = letters.iter().find(is_wrong) {
         return Err(format!("parking: {} parked {}: {}", letter.handler, letter.aggregate_id, letter.error));
     }
-    let report = verify::verify(&world.objects, Some(&world.database.index), None, |_| {}).await;
+    let report = verify::verify(&world.objects, Some(&world.database.index), |_| {}).await;
     match report {
-        Ok(report) if report.findings.is_empty() => Ok(()),
-        Ok(report) => Err(format!("I1: {:?}", report.findings)),
+        Ok(report) if report.is_clean() && report.index_behind == 0 => Ok(()),
+        Ok(report) => Err(format!("I1: {report:?}")),
         Err(error) => Err(format!("I1: {error}")),
     }
 }

@@ -236,7 +236,7 @@ async fn several_processes_write_the_same_pack() {
     assert_eq!(keys(&objects).await.len(), 2);
     one.end().await;
     other.end().await;
-    let report = verify(objects.as_ref(), None, None, |_| {}).await.unwrap();
+    let report = verify(objects.as_ref(), None, |_| {}).await.unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.segments, report.packs), (SEGMENTS, 2));
 }
@@ -251,7 +251,7 @@ async fn the_checker_names_a_pack_that_is_not_what_the_log_holds() {
     let copy = objects.get(&first).await.unwrap().unwrap();
     objects.put(&second, copy.clone()).await.unwrap();
     objects.put(&first, copy.slice(..1_000)).await.unwrap();
-    let report = verify(objects.as_ref(), None, None, |_| {}).await.unwrap();
+    let report = verify(objects.as_ref(), None, |_| {}).await.unwrap();
     let found: Vec<_> = report.findings.iter().map(|finding| (finding.key.as_str(), finding.code)).collect();
     assert_eq!(found, [(first.as_str(), "index_pack"), (second.as_str(), "index_pack")]);
 }
