@@ -77,7 +77,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("utoipa", &["api"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
-    ("mimalloc", &["main"]),
+    ("tikv_jemallocator", &["main"]),
     ("prometheus", &["metrics"]),
     ("toml", &["config"]),
     ("tracing_subscriber", &["telemetry"]),
