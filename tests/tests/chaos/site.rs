@@ -120,6 +120,9 @@ impl Site {
         self.published(&log).await;
         for command in [&["verify", "--json"][..], &["check", "--sample", "40", "--json"]] {
             let checked = hosts[0].run(command).unwrap();
+            let report: Value = serde_json::from_slice(&checked.stdout).unwrap_or_default();
+            let behind = report["index_behind"].as_u64();
+            assert!(behind.is_none_or(|behind| behind == 0), "a drain leaves the index behind: {report}");
             let said = [checked.stdout, checked.stderr].concat();
             assert!(checked.status.success(), "{command:?} finds: {}", String::from_utf8_lossy(&said));
         }

@@ -95,6 +95,8 @@ impl Work {
         let report: Value = serde_json::from_slice(&checked.stdout)
             .with_context(|| String::from_utf8_lossy(&checked.stderr).into_owned())?;
         ensure!(checked.status.success(), "the checker finds: {report}");
+        let behind = report["index_behind"].as_u64();
+        ensure!(behind.is_none_or(|behind| behind == 0), "a drain leaves the index behind: {report}");
         ensure!(only_locks(&server.data().join("store/tmp")), "temporary files outlived a start");
         Ok(())
     }
