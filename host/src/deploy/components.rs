@@ -45,7 +45,7 @@ impl Components {
             return Ok(handler);
         }
         let sandbox = self.sandbox.clone();
-        let handler = offload(move || sandbox.load(&bytes)).await.map_err(Error::Component)?;
+        let handler = offload(move || sandbox.load_digested(digest, &bytes)).await.map_err(Error::Component)?;
         self.catalog.remember(handler.clone());
         Ok(handler)
     }
@@ -82,7 +82,7 @@ impl Components {
         }
         let bytes = self.objects.get(&key(digest)).await?.ok_or(Error::DamagedComponent { digest })?;
         let sandbox = self.sandbox.clone();
-        let load = move || (Digest::of(&bytes) == digest).then(|| sandbox.load(&bytes));
+        let load = move || (Digest::of(&bytes) == digest).then(|| sandbox.load_digested(digest, &bytes));
         let handler = offload(load)
             .await
             .ok_or(Error::DamagedComponent { digest })?

@@ -78,11 +78,15 @@ impl Sandbox {
     /// Blocks for as long as the compiler takes (some 0.1 s a component). Idempotent: the same bytes give an equal
     /// handler.
     pub fn load(&self, component: &[u8]) -> Result<Arc<Handler>, Error> {
+        self.load_digested(Digest::of(component), component)
+    }
+
+    /// [`Sandbox::load`] of a component whose digest the caller has computed.
+    pub fn load_digested(&self, digest: Digest, component: &[u8]) -> Result<Arc<Handler>, Error> {
         let max = self.inner.limits.component_bytes_max;
         if component.len() > max {
             return Err(Error::TooLarge { bytes: component.len(), max });
         }
-        let digest = Digest::of(component);
         let compiled = self.inner.compiled.get_or_compile(&self.inner.engine, digest, component)?;
         self.refuse_imports(&compiled)?;
         let exports = self.exports(&compiled)?;
