@@ -29,9 +29,9 @@ pub struct Answer {
 }
 
 /// An answer that takes longer will not come.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+const ANSWERED_WITHIN: Duration = Duration::from_secs(180);
 /// A command that is not decided by then is lost.
-const TERMINAL_WITHIN: Duration = Duration::from_secs(60);
+const TERMINAL_WITHIN: Duration = Duration::from_secs(180);
 
 impl Client {
     pub fn new(address: &str) -> Client {

@@ -24,7 +24,7 @@ pub async fn read_model_is_the_fold(client: &Client, log: &Log) -> anyhow::Resul
     for event in last.values() {
         let status = client.outcome(event.command_id()).await?;
         let token = status["consistency_token"].as_str().context("no token")?;
-        let reader = client.with("consistency-token", token).with("prefer", "wait=30");
+        let reader = client.with("consistency-token", token).with("prefer", "wait=60");
         reader.get(&format!("{products}?limit=1")).await?.expect(200)?;
     }
     let found = client.pages(products, "instances").await?;

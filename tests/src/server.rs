@@ -1,5 +1,6 @@
 //! A host process on a folder of its own.
 
+use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ pub struct Server {
     folder: TempDir,
     options: Options,
     address: String,
+    _port: File,
 }
 
 /// A process that is told things from outside.
@@ -62,9 +64,9 @@ impl Process {
 /// The operator's token of every host started here.
 pub const ADMIN_TOKEN: &str = "operator-token-of-the-black-box-tests";
 /// A first start compiles the bundled handlers, on a machine that runs many tests at once.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(300);
 /// A drain finishes what is in flight; a host that takes longer hangs.
-const STOPPED_WITHIN: Duration = Duration::from_secs(30);
+const STOPPED_WITHIN: Duration = Duration::from_secs(90);
 
 /// The binary under test: `CARRYALL_BIN`, else what cargo built beside this test.
 pub fn binary() -> anyhow::Result<PathBuf> {
@@ -123,9 +125,9 @@ impl Server {
             Some(data) => copy(data, &folder.path().join("data"))?,
             None => take_compiled(&folder.path().join("data/cache"))?,
         }
-        let address = free_address()?;
+        let (address, port) = free_address()?;
         let child = Self::spawn(folder.path(), &address, &options)?;
-        Ok(Server { child, folder, options, address })
+        Ok(Server { child, folder, options, address, _port: port })
     }
 
     fn spawn(folder: &Path, address: &str, options: &Options) -> anyhow::Result<Child> {
@@ -243,10 +245,9 @@ impl Server {
         Ok(self.child.try_wait()?)
     }
 
-    /// Starts the host again on the same folder with other options, after a kill or an end. Its address is another one:
-    /// meanwhile a host of another test may have got the one before.
+    /// Starts the host again on the same folder and address with other options, after a kill or an end.
     pub async fn start_again_with(&mut self, options: Options) -> anyhow::Result<()> {
-        (self.options, self.address) = (options, free_address()?);
+        self.options = options;
         self.start_again().await
     }
 
@@ -285,11 +286,12 @@ impl Server {
 
     /// Starts a second host on the same folder; gives its end.
     pub fn second_on_the_same_folder(&self) -> anyhow::Result<Output> {
+        let (address, _port) = free_address()?;
         let mut command = Command::new(binary()?);
         command
             .arg("serve")
             .env_clear()
-            .env("CARRYALL_LISTEN", free_address()?)
+            .env("CARRYALL_LISTEN", address)
             .env("CARRYALL_DATA_DIR", self.data())
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
@@ -347,9 +349,18 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Below the ports that outgoing connections get: one of those could take it while its server is started again.
-fn free_address() -> anyhow::Result<String> {
-    let drawn = || 16_384 + RandomState::new().hash_one(()) % 16_384;
-    let free = (0..100).map(|_| format!("127.0.0.1:{}", drawn())).find(|at| std::net::TcpListener::bind(at).is_ok());
-    free.context("find a free port")
+/// An address, and the lock that keeps other tests from drawing it while its server is not up. Below the ports that
+/// outgoing connections get: one of those could take it while its server is started again.
+fn free_address() -> anyhow::Result<(String, File)> {
+    let locks = profile_folder()?.join("ports");
+    std::fs::create_dir_all(&locks)?;
+    for _ in 0..100 {
+        let port = 16_384 + RandomState::new().hash_one(()) % 16_384;
+        let lock = File::create(locks.join(port.to_string()))?;
+        let address = format!("127.0.0.1:{port}");
+        if lock.try_lock().is_ok() && std::net::TcpListener::bind(&address).is_ok() {
+            return Ok((address, lock));
+        }
+    }
+    bail!("no port is free")
 }

@@ -44,7 +44,7 @@ impl Shop {
         }
         // Completed is not projected: whoever reads without a token finds the database and its classes from here on.
         let token = seen["consistency_token"].as_str().unwrap_or_default();
-        let reader = client.with("consistency-token", token).with("prefer", "wait=30");
+        let reader = client.with("consistency-token", token).with("prefer", "wait=60");
         reader.get("/api/v1/database/exists/shop").await?.expect(200)?;
         reader.get("/api/v1/database/shop/ontology").await?.expect(200)?;
         Ok(Shop { client })
@@ -59,7 +59,7 @@ impl Shop {
     /// Reads an instance as of a status or a 202.
     pub async fn read(&self, class: &str, id: &str, seen: &Value) -> anyhow::Result<Value> {
         let token = seen["consistency_token"].as_str().unwrap_or_default();
-        let reader = self.client.with("consistency-token", token).with("prefer", "wait=30");
+        let reader = self.client.with("consistency-token", token).with("prefer", "wait=60");
         reader.get(&format!("/api/v1/instances/shop/{class}/{id}")).await?.expect(200)
     }
 }

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use carryall_tests::{Client, Options, Server, Site, abuse, component, end};
+use carryall_tests::{Client, Options, Server, Site, abuse, component, consumers_at_the_end, end};
 use serde_json::{Value, json};
 
 const HANDLERS: &str = "/admin/v1/handlers";
 const PLAIN: &str = "account-projection:Account";
 /// Accounts that are there before the projection changes; a page of the list holds them all.
 const ACCOUNTS: usize = 200;
-const WITHIN: Duration = Duration::from_secs(30);
+/// A build that did not take over in time tries again only half a minute later.
+const WITHIN: Duration = Duration::from_secs(120);
 
 /// Uploads a component; gives its digest and the codes of its findings.
 async fn upload(operator: &Client, bytes: Vec<u8>) -> (String, Vec<String>) {
@@ -67,7 +68,7 @@ async fn deposit(client: &Client, id: &str) -> Value {
 /// A document as it is after everything that the command did.
 async fn document(client: &Client, collection: &str, id: &str, after: &Value) -> Value {
     let token = after["consistency_token"].as_str().unwrap();
-    let fresh = client.with("consistency-token", token).with("prefer", "wait=20");
+    let fresh = client.with("consistency-token", token).with("prefer", "wait=60");
     fresh.get(&format!("/api/v1/documents/{collection}/{id}")).await.unwrap().expect(200).unwrap()
 }
 
@@ -119,6 +120,7 @@ fn build_of(digest: &str) -> String {
 
 /// What `carryall check` says of the host at rest.
 async fn check(server: &mut Server) {
+    consumers_at_the_end(&server.operator(), PLAIN).await.unwrap();
     assert!(server.terminate().await.unwrap().success());
     let checked = server.run(&["check", "--json"]).unwrap();
     let report: Value = serde_json::from_slice(&checked.stdout).unwrap();
@@ -132,7 +134,7 @@ async fn readers_change_over_to_a_whole_build_under_traffic() {
     let mut server = bank(&["ada"; ACCOUNTS]).await;
     let (operator, client) = (server.operator(), server.client());
     until(&operator, &[(PLAIN, PLAIN)]).await;
-    let over = Arc::new(AtomicBool::new(false));
+    let (over, changed) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
     let (written, mut traffic) = (Arc::new(AtomicU64::new(0)), tokio::task::JoinSet::new());
     for writer in 0..3 {
         let (client, over, written) = (client.clone(), over.clone(), written.clone());
@@ -148,22 +150,21 @@ async fn readers_change_over_to_a_whole_build_under_traffic() {
             }
         });
     }
-    let reader = (client.clone(), over.clone());
+    let reader = (client.clone(), over.clone(), changed.clone());
     traffic.spawn(async move {
-        let (client, over) = reader;
-        let (mut changed, mut sum) = (false, 0);
+        let (client, over, changed) = reader;
+        let mut sum = 0;
         while !over.load(Ordering::Relaxed) {
             let page = accounts(&client).await;
             let new = page.iter().filter(|document| document["body"]["form"] == 2).count();
             assert!(page.len() == ACCOUNTS && (new == 0 || new == ACCOUNTS), "{new} of {}", page.len());
-            assert!(new > 0 || !changed, "readers went back");
-            changed |= new > 0;
+            assert!(new > 0 || !changed.load(Ordering::Relaxed), "readers went back");
+            changed.fetch_or(new > 0, Ordering::Relaxed);
             let cents = |one: &Value| one["body"][if new > 0 { "cents" } else { "balance_cents" }].as_u64().unwrap();
             let now = page.iter().map(cents).sum::<u64>();
             assert!(now >= sum, "money was there that is not any more: {now} after {sum}");
             sum = now;
         }
-        assert!(changed, "readers never saw the new build");
     });
 
     let (digest, findings) = upload(&operator, abuse("accounts_mended").unwrap()).await;
@@ -171,6 +172,11 @@ async fn readers_change_over_to_a_whole_build_under_traffic() {
     activate(&operator, "account-projection", &digest).await;
     let build = build_of(&digest);
     until(&operator, &[(PLAIN, &build)]).await;
+    let begun = Instant::now();
+    while !changed.load(Ordering::Relaxed) {
+        assert!(begun.elapsed() < WITHIN, "readers never saw the new build");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     tokio::time::sleep(Duration::from_millis(200)).await;
     over.store(true, Ordering::Relaxed);
     while let Some(ended) = traffic.join_next().await {

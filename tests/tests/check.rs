@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use carryall_tests::{Options, Server, Shop, component};
+use carryall_tests::{Options, Server, Shop, component, consumers_at_the_end};
 use serde_json::{Value, json};
 
 /// Runs the check; gives the report and whether it ended well.
@@ -45,6 +45,7 @@ async fn busy() -> Server {
     }
     let seen = shop.put("Product", json!({"product_id": "p10", "name": "last"})).await.unwrap();
     shop.read("Product", "p10", &seen).await.unwrap();
+    consumers_at_the_end(&operator, "account-projection:Account").await.unwrap();
     server
 }
 

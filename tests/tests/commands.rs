@@ -83,7 +83,7 @@ async fn warn_mode_answers_other_content_as_the_first() {
 #[tokio::test]
 async fn prefer_wait_answers_with_the_outcome() {
     let (_server, shop) = shop().await;
-    let waiting = shop.client.with("prefer", "wait=30");
+    let waiting = shop.client.with("prefer", "wait=60");
     let status = waiting.post("/api/v1/commands", &create("p1", "Pen")).await.unwrap().expect(200).unwrap();
     assert_eq!(status["status"], "COMPLETED", "{status}");
     let unknown = fresh_id();

@@ -30,7 +30,7 @@ async fn published(server: &Server, events: usize) {
 
 async fn documents(client: &Client, seen: &Value) -> Vec<Value> {
     let token = seen["consistency_token"].as_str().unwrap();
-    let reader = client.with("consistency-token", token).with("prefer", "wait=30");
+    let reader = client.with("consistency-token", token).with("prefer", "wait=60");
     reader.pages("/api/v1/instances/shop/Product", "instances").await.unwrap()
 }
 

@@ -54,7 +54,7 @@ async fn an_instance_lives_from_create_to_delete_and_again() {
     client.delete(delete).await.unwrap().problem(409).unwrap();
     let deleted = client.completed(client.delete(&format!("{delete}?expected_seq=6")).await.unwrap()).await.unwrap();
     let token = deleted["consistency_token"].as_str().unwrap();
-    let reader = client.with("consistency-token", token).with("prefer", "wait=30");
+    let reader = client.with("consistency-token", token).with("prefer", "wait=60");
     reader.get("/api/v1/instances/shop/Product/p1").await.unwrap().problem(404).unwrap();
 
     let again = json!({"data": {"product_id": "p1", "name": "New pen"}});
@@ -180,7 +180,7 @@ async fn databases_and_classes_come_change_and_go() {
     let changed =
         client.completed(client.put(&format!("{path}?expected_seq=2"), &product).await.unwrap()).await.unwrap();
     let token = changed["consistency_token"].as_str().unwrap();
-    let reader = client.with("consistency-token", token).with("prefer", "wait=30");
+    let reader = client.with("consistency-token", token).with("prefer", "wait=60");
     let class = reader.get(path).await.unwrap().expect(200).unwrap();
     assert!(class.to_string().contains("\"changed\""), "{class}");
 
@@ -198,7 +198,7 @@ async fn databases_and_classes_come_change_and_go() {
 
     let gone = client.completed(client.delete(&format!("{path}?expected_seq=8")).await.unwrap()).await.unwrap();
     let token = gone["consistency_token"].as_str().unwrap();
-    let reader = client.with("consistency-token", token).with("prefer", "wait=30");
+    let reader = client.with("consistency-token", token).with("prefer", "wait=60");
     reader.get(path).await.unwrap().problem(404).unwrap();
 
     let other = json!({"name": "other", "description": "x"});
@@ -207,7 +207,7 @@ async fn databases_and_classes_come_change_and_go() {
     let gone = client.delete("/api/v1/database/other?expected_seq=2").await.unwrap();
     let gone = client.completed(gone).await.unwrap();
     let token = gone["consistency_token"].as_str().unwrap();
-    let reader = client.with("consistency-token", token).with("prefer", "wait=30");
+    let reader = client.with("consistency-token", token).with("prefer", "wait=60");
     let answer = reader.get("/api/v1/database/exists/other").await.unwrap().expect(200).unwrap();
     assert_eq!(answer["data"]["exists"], false);
 }

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use carryall_tests::{Client, Options, Postgres, Server, Shop, Wire, abuse};
+use carryall_tests::{Client, Log, Options, Postgres, Server, Shop, Wire, abuse, read_model_is_the_fold, until};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -58,6 +58,11 @@ fn part<'a>(ready: &'a Value, name: &str) -> &'a Value {
     parts.iter().find(|part| part["name"] == name).unwrap_or_else(|| panic!("{ready}"))
 }
 
+/// Products that a log has.
+fn created(log: &Log) -> usize {
+    log.events.iter().filter(|event| event.event_type() == "INSTANCE_CREATED").count()
+}
+
 /// Creates products until a time, or until the host goes away; gives the commands that were accepted.
 async fn create_products(client: Client, prefix: String, until: Option<Instant>) -> Vec<String> {
     let mut accepted = Vec::new();
@@ -100,10 +105,8 @@ async fn a_host_serves_from_postgres_and_a_dropped_schema_is_made_again() {
     let status = shop.client.outcome(&command).await.unwrap();
     let seen = format!("SELECT status FROM spice_event_registry.command_status WHERE command_id = '{command}'");
     // The index takes segments some at a time: a shell sees them a moment after readers.
-    while postgres.texts(&seen).await.is_empty() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(postgres.texts(&seen).await, ["COMPLETED"]);
+    until("the index tells COMPLETED", || async { postgres.texts(&seen).await == ["COMPLETED"] }).await.unwrap();
+    every_claim_ends(&postgres).await;
     let done = "SELECT DISTINCT handler FROM spice_event_registry.processed_events WHERE status = 'done' ORDER BY 1";
     assert!(postgres.texts(done).await.contains(&"instance_worker".to_owned()));
 
@@ -133,6 +136,8 @@ async fn sigkill_under_load_on_postgres_loses_nothing_and_repeats_nothing() {
         let clients: Vec<_> =
             (0..8).map(|n| tokio::spawn(create_products(server.client(), format!("r{round}c{n}"), None))).collect();
         tokio::time::sleep(Duration::from_millis(1200)).await;
+        let enough = (round + 1) * 20;
+        until("clients get on", || async { created(&server.log().unwrap()) >= enough }).await.unwrap();
         server.kill().unwrap();
         for client in clients {
             accepted.extend(client.await.unwrap());
@@ -140,22 +145,18 @@ async fn sigkill_under_load_on_postgres_loses_nothing_and_repeats_nothing() {
         server.start_again().await.unwrap();
     }
     assert!(accepted.len() > 24, "too little was accepted to prove anything: {}", accepted.len());
-    let mut last = Value::Null;
     for id in &accepted {
-        last = server.client().outcome(id).await.unwrap();
-        assert_eq!(last["status"], "COMPLETED", "{last}");
+        let status = server.client().outcome(id).await.unwrap();
+        assert_eq!(status["status"], "COMPLETED", "{status}");
     }
     for command in server.log().unwrap().undecided() {
-        last = server.client().outcome(command.id()).await.unwrap();
+        server.client().outcome(command.id()).await.unwrap();
     }
     let log = server.log().unwrap();
     for id in &accepted {
         assert_eq!(log.outcome(id).len(), 1, "{id} has not exactly one outcome");
     }
-    products(&server.client(), &last).await;
-    let written = "SELECT count(*)::text FROM spice_event_registry.documents WHERE id LIKE 'shop:Product:%'";
-    let created = log.events.iter().filter(|event| event.event_type() == "INSTANCE_CREATED").count();
-    assert_eq!(postgres.texts(written).await, [created.to_string()], "the read model is not the log's fold");
+    read_model_is_the_fold(&server.client(), &log).await.unwrap();
     // Every outcome took effect once: one row for each event and consumer, none left open.
     every_claim_ends(&postgres).await;
 }
@@ -228,17 +229,13 @@ async fn commands_under_load_survive_a_flapping_database() {
         accepted.extend(client.await.unwrap());
     }
     ready(&server.client(), 200).await;
-    let mut last = Value::Null;
     for id in &accepted {
-        last = server.client().outcome(id).await.unwrap();
-        assert_eq!(last["status"], "COMPLETED", "{last}");
+        let status = server.client().outcome(id).await.unwrap();
+        assert_eq!(status["status"], "COMPLETED", "{status}");
     }
     let log = server.log().unwrap();
-    let created = log.events.iter().filter(|event| event.event_type() == "INSTANCE_CREATED").count();
-    assert_eq!(created, accepted.len() + log.undecided().len());
-    products(&server.client(), &last).await;
-    let written = "SELECT count(*)::text FROM spice_event_registry.documents WHERE id LIKE 'shop:Product:%'";
-    assert_eq!(postgres.texts(written).await, [created.to_string()], "the read model is not the log's fold");
+    assert_eq!(created(&log), accepted.len() + log.undecided().len());
+    read_model_is_the_fold(&server.client(), &log).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -246,12 +243,14 @@ async fn a_host_started_before_its_database_waits_for_it() {
     let postgres = Postgres::create().await;
     let (options, wire) = wired(&postgres).await;
     wire.cut();
-    let starting = tokio::spawn(Server::start(options));
+    let mut server = Server::begin(None, options).unwrap();
+    until("it says what is away", || async { server.host_log().contains("a part is away") }).await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(!starting.is_finished(), "a host without its database is ready, or ended");
+    if let Ok(answer) = server.client().get("/ready").await {
+        assert_eq!(answer.status, 503, "a host without its database is ready");
+    }
     wire.mend();
-    let server = starting.await.unwrap().unwrap();
-    assert!(server.host_log().contains("a part is away"), "{}", server.host_log());
+    server.wait_ready().await.unwrap();
     Shop::create(server.client()).await.unwrap();
 }
 
@@ -297,6 +296,7 @@ async fn old_claims_go_by_command_and_what_was_handled_is_not_handled_again() {
     let shop = Shop::create(server.client()).await.unwrap();
     let created = shop.put("Product", json!({"product_id": "p1", "name": "Pen"})).await.unwrap();
     let before = shop.read("Product", "p1", &created).await.unwrap();
+    every_claim_ends(&postgres).await;
     let retire = server.run(&["claims", "retire", "--older-than-hours", "1", "--json"]).unwrap();
     let retired: Value = serde_json::from_slice(&retire.stdout).unwrap();
     assert_eq!(retired, json!({"retired": 0}), "{}", String::from_utf8_lossy(&retire.stderr));

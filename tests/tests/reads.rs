@@ -23,7 +23,7 @@ async fn act(client: &Client, account: &str, command: &str, payload: Value) -> V
 }
 
 fn waiting(client: &Client, seen: &Value) -> Client {
-    client.with("consistency-token", seen["consistency_token"].as_str().unwrap()).with("prefer", "wait=30")
+    client.with("consistency-token", seen["consistency_token"].as_str().unwrap()).with("prefer", "wait=60")
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn a_read_waits_for_the_write_its_token_stands_for() {
         let path = format!("/api/v1/instances/shop/Product/w{number}");
         let read = waiting(&shop.client, &accepted).get(&path).await.unwrap();
         assert_eq!(read.expect(200).unwrap()["sequence_number"], 2);
-        assert_eq!(read.header("preference-applied"), Some("wait=30"));
+        assert_eq!(read.header("preference-applied"), Some("wait=60"));
         assert!(read.header("projection-position").unwrap().starts_with("0="));
         assert!(read.header("projection-time").is_some());
     }
@@ -82,8 +82,10 @@ async fn a_token_out_of_reach_is_answered_with_both_positions() {
     // The token of a host that is ahead: here, of one that has more events.
     let other = Server::start(Options::default()).await.unwrap();
     let ahead = Shop::create(other.client()).await.unwrap();
+    let seen = shop.put("Product", json!({"product_id": "p0", "name": "n"})).await.unwrap();
+    shop.read("Product", "p0", &seen).await.unwrap();
     let mut last = Value::Null;
-    for number in 0..3 {
+    for number in 0..4 {
         last = ahead.put("Product", json!({"product_id": format!("p{number}"), "name": "n"})).await.unwrap();
     }
     let token = last["consistency_token"].as_str().unwrap().to_owned();
@@ -100,13 +102,13 @@ async fn a_token_out_of_reach_is_answered_with_both_positions() {
     assert_eq!((wanted, reached), (events(&other) - 1, events(&server)), "{}", late.body);
 
     // It waits as long as it may, and is served as soon as the position is there.
-    let reader = shop.client.with("consistency-token", &token).with("prefer", "wait=30");
+    let reader = shop.client.with("consistency-token", &token).with("prefer", "wait=60");
     let waiting = tokio::spawn(async move { reader.get(path).await.unwrap() });
-    for number in 0..3 {
+    for number in 1..4 {
         shop.put("Product", json!({"product_id": format!("p{number}"), "name": "n"})).await.unwrap();
     }
     let page = waiting.await.unwrap().expect(200).unwrap();
-    assert_eq!(page["instances"].as_array().unwrap().len(), 3, "{page}");
+    assert_eq!(page["instances"].as_array().unwrap().len(), 4, "{page}");
 
     // A read without a token never waits for anything.
     shop.client.get(path).await.unwrap().expect(200).unwrap();

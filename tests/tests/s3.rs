@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use carryall_tests::{Bucket, Client, Options, Postgres, Proxy, Server, Shop, fresh_id};
+use carryall_tests::{Bucket, Client, Options, Postgres, Proxy, Server, Shop, fresh_id, until};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -113,13 +113,12 @@ async fn answers_that_are_cut_after_the_server_applied_them_lose_and_repeat_noth
     proxy.misbehave(250);
     let clients: Vec<_> = (0..8).map(|_| tokio::spawn(load(server.client(), stop.clone(), accepted.clone()))).collect();
     tokio::time::sleep(Duration::from_secs(4)).await;
+    until("enough happens", || async { proxy.faults() > 20 && accepted.lock().await.len() > 50 }).await.unwrap();
     stop.store(true, Ordering::SeqCst);
     proxy.misbehave(0);
     for client in clients {
         client.await.unwrap();
     }
-    let (faults, count) = (proxy.faults(), accepted.lock().await.len());
-    assert!(faults > 20 && count > 50, "too little happened (seed {SEED:x}): {faults} faults, {count} commands");
     audit(&bucket, &server.client(), &accepted).await;
     assert!(server.terminate().await.unwrap().success(), "{}", server.host_log());
     let checked = server.run(&["verify", "--json"]).unwrap();
@@ -143,6 +142,8 @@ async fn a_store_that_is_away_for_a_while_is_said_to_be_and_everything_goes_on_b
     assert_eq!(server.client().get("/health").await.unwrap().status, 200, "the process is well");
     proxy.away(false);
     // The write that was left open comes to its end without anybody asking; a retry is told what became of it.
+    let (client, path_of_status) = (server.client(), format!("/api/v1/commands/{id}/status"));
+    until("it is known", || async { client.get(&path_of_status).await.unwrap().status == 200 }).await.unwrap();
     let status = server.client().outcome(&id).await.unwrap();
     assert_eq!(status["status"], "COMPLETED", "{status}");
     let again = sender.post(path, &create("p1")).await.unwrap();

@@ -11,7 +11,7 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 use super::compiled::Compiled;
 use super::failure::{Error, Failure, LimitKind};
 use super::handler::{CallContext, Handler};
-use super::limits::{IN_PLACE_TICKS, Limits, SLOT_WAIT_MS, TICK_MS};
+use super::limits::{Limits, SLOT_WAIT_MS, TICK_MS};
 use super::state::{CallKind, Identity, State};
 use super::ticker::{Running, Ticker};
 use super::turn;
@@ -179,16 +179,16 @@ impl Inner {
 
     /// Gives the next call its fuel and its deadline, and keeps the clock ticking until the guard is dropped.
     pub(super) fn arm(&self, store: &mut Store<State>) -> wasmtime::Result<Armed<'_>> {
-        // One more, since the tick under way is partly over.
-        let ticks = self.limits.wall_ms.div_ceil(TICK_MS) + 1;
-        let left = turn::used().map(|used| self.limits.in_place_fuel.saturating_sub(used));
-        let shortened = left.is_some_and(|left| left < self.limits.fuel);
-        let (fuel, ticks) = match left {
-            Some(left) if shortened => (left, ticks.min(IN_PLACE_TICKS)),
-            _ => (self.limits.fuel, ticks),
+        let limits = &self.limits;
+        let left = turn::used().map(|used| limits.in_place_fuel.saturating_sub(used));
+        let shortened = left.is_some_and(|left| left < limits.fuel);
+        let (fuel, wall_ms) = match left {
+            Some(left) if shortened => (left, limits.wall_ms.min(limits.in_place_ms)),
+            _ => (limits.fuel, limits.wall_ms),
         };
         store.set_fuel(fuel)?;
-        store.set_epoch_deadline(ticks);
+        // One more, since the tick under way is partly over.
+        store.set_epoch_deadline(wall_ms.div_ceil(TICK_MS) + 1);
         Ok(Armed { fuel, shortened, _running: self.ticker.running() })
     }
 

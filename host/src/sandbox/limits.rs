@@ -13,8 +13,6 @@ pub(super) const HEADERS_MAX: usize = 32;
 pub(super) const HEADER_BYTES_MAX: usize = 1_024;
 /// Milliseconds between two ticks of the engine's clock: the grain of [`Limits::wall_ms`].
 pub(super) const TICK_MS: u64 = 10;
-/// Ticks after which a call in place is cut short, whatever fuel it used: the first may be nearly over as it begins.
-pub(super) const IN_PLACE_TICKS: u64 = 2;
 /// Calls of a handler made elsewhere from the beginning after one that was cut short: if all are slow, what is done in
 /// vain stays below a hundredth.
 pub(super) const SLOW_CALLS: u32 = 100;
@@ -30,6 +28,8 @@ pub struct Limits {
     pub fuel: u64,
     /// Fuel of all calls of one turn in place: a few milliseconds of work, in which many small calls fit.
     pub in_place_fuel: u64,
+    /// Milliseconds of wall-clock time after which a call in place is cut short, whatever fuel it used.
+    pub in_place_ms: u64,
     /// Milliseconds of wall-clock time of one call; the backstop behind fuel, wide since machines stall.
     pub wall_ms: u64,
     /// Bytes over all memories of an instance.
@@ -68,6 +68,7 @@ impl Default for Limits {
             component_bytes_max: 32 << 20,
             fuel: 1_000_000_000,
             in_place_fuel: 10_000_000,
+            in_place_ms: 10,
             wall_ms: 10_000,
             memory_bytes_max: 64 << 20,
             table_elements_max: 20_000,

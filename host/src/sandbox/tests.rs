@@ -20,7 +20,9 @@ const CONTEXT: CallContext = CallContext { now: NOW, seed: (7, 9) };
 
 fn sandbox() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
-    SANDBOX.get_or_init(|| Sandbox::new(Options::default()).unwrap())
+    // Bounded by fuel alone, since machines stall.
+    let limits = Limits { wall_ms: 120_000, ..Limits::default() };
+    SANDBOX.get_or_init(|| Sandbox::new(Options { limits, ..Options::default() }).unwrap())
 }
 
 fn decider() -> Arc<Handler> {

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use carryall_tests::{Load, Random};
+use carryall_tests::Random;
 use serde_json::{Value, json};
 
-use super::site::{SOON, Site};
+use super::site::{SOON, Site, begin_load};
 use super::{length, note, seed};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -14,7 +14,7 @@ async fn what_a_foreign_producer_sends_is_noted_and_changes_nothing() {
     let (site, seed) = (Site::new().await, seed());
     let (hosts, random) = (site.split().await, Random::new(seed));
     note(&format!("seed {seed}"));
-    let load = Load::begin((0..4).map(|_| hosts[0].client()));
+    let load = begin_load((0..4).map(|_| hosts[0].client())).await;
     let (begin, mut strangers) = (Instant::now(), 0);
     while begin.elapsed() < length() {
         tokio::time::sleep(Duration::from_secs(1)).await;

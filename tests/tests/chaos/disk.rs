@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use carryall_tests::{Load, Log, Options, Server, Shop, fresh_id, read_model_is_the_fold};
+use carryall_tests::{Log, Options, Server, Shop, all_completed, fresh_id, read_model_is_the_fold};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::site::{SOON, ready};
+use super::site::{SOON, begin_load, ready};
 use super::{length, note};
 
 /// Room for the compiled handlers, the database and some thousand commands.
@@ -32,7 +32,7 @@ impl SmallDisk {
         let begin = Instant::now();
         while !disk.seen().join("there").exists() {
             let why = "a small file system needs user namespaces (unshare --map-root-user --mount), or root";
-            assert!(begin.elapsed() < Duration::from_secs(10), "{why}");
+            assert!(begin.elapsed() < SOON, "{why}");
             std::thread::sleep(Duration::from_millis(10));
         }
         disk
@@ -84,7 +84,7 @@ async fn a_full_disk_refuses_commands_and_serves_again_when_there_is_room() {
     let options = options.with("EVENT_STORE_URL", &format!("file:{}", place("store")));
     let mut server = Server::start(options).await.unwrap();
     let shop = Shop::create(server.client()).await.unwrap();
-    let load = Load::begin((0..4).map(|_| server.client()));
+    let load = begin_load((0..4).map(|_| server.client())).await;
     let begin = Instant::now();
     for round in 0.. {
         tokio::time::sleep(Duration::from_millis(700)).await;
@@ -118,10 +118,7 @@ async fn a_full_disk_refuses_commands_and_serves_again_when_there_is_room() {
     }
     let accepted = load.finish().await.unwrap();
     assert!(accepted.len() > 20, "too little was accepted to prove anything: {}", accepted.len());
-    for id in &accepted {
-        let status = shop.client.outcome(id).await.unwrap();
-        assert_eq!(status["status"], "COMPLETED", "{status}");
-    }
+    all_completed(&shop.client, &accepted).await.unwrap();
     let log = Log::read(&disk.seen().join("store")).unwrap();
     for id in &accepted {
         assert_eq!(log.outcome(id).len(), 1, "{id} has not exactly one outcome");

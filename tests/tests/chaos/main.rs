@@ -23,6 +23,11 @@ fn length() -> Duration {
     Duration::from_secs(number("CARRYALL_CHAOS_SECONDS").unwrap_or(SECONDS))
 }
 
+/// Whether it is `cargo xtask chaos` that runs this: one scenario at a time, and nothing beside it.
+fn alone() -> bool {
+    number("CARRYALL_CHAOS_SECONDS").is_some()
+}
+
 /// What random choices are drawn from when nothing is said: `cargo xtask chaos` draws another one each time.
 const SEED: u64 = 14_511_491_780_533_308_275;
 

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use carryall_tests::{Client, Load, Server, Shop};
+use carryall_tests::{Client, Server, Shop, until};
 use serde_json::json;
 
-use super::site::{SOON, Site, ready};
+use super::site::{SOON, Site, begin_load, ready, until_busy};
 use super::{length, note};
 
 fn clients(host: &Server, count: usize) -> Vec<Client> {
@@ -26,8 +26,7 @@ async fn until_logged(host: &Server, words: &str) {
 async fn without_kafka_commands_are_accepted_decided_and_projected() {
     let site = Site::new().await;
     let mut hosts = site.split().await;
-    let load = Load::begin(clients(&hosts[0], 4));
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let load = begin_load(clients(&hosts[0], 4)).await;
     note("Kafka is killed");
     site.servers.kill("kafka").unwrap();
     let shop = Shop { client: hosts[0].client() };
@@ -57,8 +56,7 @@ async fn without_kafka_commands_are_accepted_decided_and_projected() {
 async fn without_postgres_nothing_is_promised_and_nothing_is_lost() {
     let site = Site::new().await;
     let mut hosts = site.pair().await;
-    let load = Load::begin(clients(&hosts[0], 3).into_iter().chain(clients(&hosts[1], 3)));
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let load = begin_load(clients(&hosts[0], 3).into_iter().chain(clients(&hosts[1], 3))).await;
     note("PostgreSQL is killed");
     site.servers.kill("postgres").unwrap();
     for host in &hosts {
@@ -79,8 +77,7 @@ async fn without_postgres_nothing_is_promised_and_nothing_is_lost() {
 async fn without_the_bucket_processes_wait_also_at_their_start_and_stop_when_told() {
     let site = Site::new().await;
     let mut hosts = site.split().await;
-    let load = Load::begin(clients(&hosts[0], 4));
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let load = begin_load(clients(&hosts[0], 4)).await;
     note("MinIO is killed");
     site.servers.kill("minio").unwrap();
     let id = carryall_tests::fresh_id().to_string();
@@ -104,7 +101,7 @@ async fn without_the_bucket_processes_wait_also_at_their_start_and_stop_when_tol
 async fn a_slow_bucket_slows_down_and_breaks_nothing() {
     let site = Site::new().await;
     let hosts = site.split().await;
-    let load = Load::begin(clients(&hosts[0], 8));
+    let load = begin_load(clients(&hosts[0], 8)).await;
     // The second is longer than an attempt may take.
     for delay in [Duration::from_millis(700), Duration::from_secs(6)] {
         note(&format!("MinIO answers {delay:?} later"));
@@ -113,7 +110,7 @@ async fn a_slow_bucket_slows_down_and_breaks_nothing() {
     }
     note("MinIO is as fast as before");
     site.proxy.delay(Duration::ZERO);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    until_busy(&load).await;
     site.converge(hosts, load).await;
 }
 
@@ -121,19 +118,20 @@ async fn a_slow_bucket_slows_down_and_breaks_nothing() {
 async fn answers_of_the_bucket_that_are_cut_after_it_wrote_change_nothing() {
     let site = Site::new().await;
     let mut hosts = site.pair().await;
-    let load = Load::begin(clients(&hosts[0], 4).into_iter().chain(clients(&hosts[1], 4)));
+    let load = begin_load(clients(&hosts[0], 4).into_iter().chain(clients(&hosts[1], 4))).await;
     for _ in 0..2 {
         note("a quarter of all requests to MinIO fails");
+        let before = site.proxy.faults();
         site.proxy.misbehave(250);
         tokio::time::sleep(length() / 2).await;
         note("a host is killed");
         hosts[1].kill().unwrap();
         hosts[1].begin_again().unwrap();
         tokio::time::sleep(length() / 2).await;
+        until("enough requests failed", || async { site.proxy.faults() > before + 20 }).await.unwrap();
         // The probe of a start wants clear answers.
         site.proxy.misbehave(0);
         hosts[1].wait_ready().await.unwrap();
     }
-    assert!(site.proxy.faults() > 20, "too little happened: {} faults", site.proxy.faults());
     site.converge(hosts, load).await;
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use carryall_tests::{
-    Bucket, Kafka, Load, Log, Options, Postgres, Proxy, Server, Servers, Shop, read_model_is_the_fold,
+    Bucket, Client, Kafka, Load, Log, Options, Postgres, Proxy, Server, Servers, Shop, all_completed,
+    read_model_is_the_fold, until,
 };
 use serde_json::Value;
 
@@ -14,6 +15,11 @@ pub const SOON: Duration = Duration::from_secs(60);
 /// Partitions of every log here.
 const PARTITIONS: u16 = 3;
 const CHECKPOINT: &str = "checkpoints/event_publisher.json";
+/// Commands by which clients show that they get on.
+const ENOUGH: usize = 100;
+/// Claims that are not settled.
+const OPEN: &str = "SELECT handler || ' ' || event_id || ' ' || status FROM spice_event_registry.processed_events
+                     WHERE status NOT IN ('done', 'skipped_stale')";
 
 pub struct Site {
     pub bucket: Bucket,
@@ -63,8 +69,11 @@ impl Site {
         vec![hosts.0, hosts.1]
     }
 
-    /// Sends the log again from an earlier place: the relay's checkpoint as it lies in the bucket.
+    /// Sends the log again from an earlier place: the relay's checkpoint as it lies in the bucket, once it was
+    /// stored.
     pub async fn checkpoint(&self) -> bytes::Bytes {
+        let is_there = || async { self.bucket.get(CHECKPOINT).await.is_ok() };
+        until("the relay stores its checkpoint", is_there).await.unwrap();
         self.bucket.get(CHECKPOINT).await.unwrap()
     }
 
@@ -87,13 +96,10 @@ impl Site {
         for host in &hosts {
             ready(host, 200).await;
         }
-        for id in &accepted {
-            let status = client.outcome(id).await.unwrap_or_else(|error| {
-                let logs: Vec<_> = hosts.iter().map(Server::host_log).collect();
-                panic!("{error:#}\n{}", logs.join("\n---\n"))
-            });
-            assert_eq!(status["status"], "COMPLETED", "{status}");
-        }
+        all_completed(&client, &accepted).await.unwrap_or_else(|error| {
+            let logs: Vec<_> = hosts.iter().map(Server::host_log).collect();
+            panic!("{error:#}\n{}", logs.join("\n---\n"))
+        });
         let log = self.bucket.log().await.unwrap();
         self.settled(&log, &hosts).await;
         read_model_is_the_fold(&client, &log).await.unwrap();
@@ -114,9 +120,7 @@ impl Site {
             assert_eq!(log.outcome(id).len(), 1, "{id} has not exactly one outcome");
         }
         assert!(log.undecided().is_empty());
-        let open = "SELECT handler || ' ' || event_id || ' ' || status FROM spice_event_registry.processed_events
-                     WHERE status NOT IN ('done', 'skipped_stale')";
-        assert_eq!(self.postgres.texts(open).await, Vec::<String>::new());
+        assert_eq!(self.postgres.texts(OPEN).await, Vec::<String>::new());
         self.published(&log).await;
         for command in [&["verify", "--json"][..], &["check", "--sample", "40", "--json"]] {
             let checked = hosts[0].run(command).unwrap();
@@ -137,9 +141,7 @@ impl Site {
         loop {
             let relayed = self.relayed().await;
             let behind: Vec<_> = ends.iter().filter(|(p, end)| relayed.get(p) != Some(end)).collect();
-            let open = "SELECT handler || ' ' || event_id FROM spice_event_registry.processed_events
-                         WHERE status = 'processing'";
-            let open = self.postgres.texts(open).await;
+            let open = self.postgres.texts(OPEN).await;
             if behind.is_empty() && open.is_empty() {
                 return;
             }
@@ -175,6 +177,19 @@ impl Site {
             assert_eq!(seen.len(), wanted.len(), "{topic} lacks events of the log");
         }
     }
+}
+
+/// Clients at work, once they get on.
+pub async fn begin_load(clients: impl IntoIterator<Item = Client>) -> Load {
+    let load = Load::begin(clients);
+    until_busy(&load).await;
+    load
+}
+
+/// Waits until clients get on: many more commands were accepted.
+pub async fn until_busy(load: &Load) {
+    let wanted = load.accepted().len() + ENOUGH;
+    until("clients get on", || async { load.accepted().len() >= wanted }).await.unwrap();
 }
 
 /// The answer of `/ready` once it has this status.

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use carryall_tests::{Load, Random, Server};
+use carryall_tests::{Random, Server};
 
-use super::site::Site;
+use super::site::{Site, begin_load};
 use super::{length, note, seed};
 
 /// A process that stands still for longer has lost its claims and its place in its group.
@@ -70,7 +70,7 @@ async fn a_soak_of_random_failures_loses_nothing_and_repeats_nothing() {
     let mut hosts = site.split().await;
     hosts.push(site.start("all").await);
     let clients = (0..3).map(|_| hosts[0].client()).chain((0..3).map(|_| hosts[4].client()));
-    let load = Load::begin(clients);
+    let load = begin_load(clients).await;
     let begin = Instant::now();
     while begin.elapsed() < length() * 3 {
         strike(&site, &mut hosts, &random).await;

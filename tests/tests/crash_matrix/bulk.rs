@@ -52,7 +52,7 @@ impl Bulk {
             }
             let status = client.outcome(id).await?;
             let token = status["consistency_token"].as_str().context("no token")?;
-            let reader = client.with("consistency-token", token).with("prefer", "wait=30");
+            let reader = client.with("consistency-token", token).with("prefer", "wait=60");
             for row in rows {
                 reader.get(&format!("/api/v1/instances/shop/Product/{row}")).await?.expect(200)?;
             }

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::shop::Shopping;
 
 const PROJECTION: &str = "/admin/v1/handlers/projection";
-/// A shop is written in a moment.
-const DONE_WITHIN: Duration = Duration::from_secs(30);
+/// A shop is written in a moment; a build that did not take over in time tries again only half a minute later.
+const DONE_WITHIN: Duration = Duration::from_secs(120);
 
 pub struct Rebuild {
     shopping: Shopping,

@@ -132,8 +132,8 @@ async fn a_claim_whose_answer_was_lost_is_taken_up_at_once() {
                 continue;
             }
         }
-        // What was given up may still run; somebody else never gets it.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // What was given up may still run; somebody else never gets it. Until one has landed there is more patience.
+        tokio::time::sleep(Duration::from_millis(if taken == 0 { 500 } else { 20 })).await;
         let row = ClaimFilter { event_ids: vec![wanted[0].event_id], limit: 1, ..ClaimFilter::default() };
         let landed = !database.rows(&row).await.unwrap().is_empty();
         if landed {

@@ -144,12 +144,12 @@ async fn answering(reply: Reply) -> S3Store {
             tokio::spawn(serve(stream, reply));
         }
     });
-    unchecked(&endpoint).await
+    let patience = if matches!(reply, Reply::Silence) { Duration::from_millis(500) } else { Duration::from_secs(30) };
+    unchecked(&endpoint, patience).await
 }
 
-/// A store of which nothing was asked yet, with little patience.
-async fn unchecked(endpoint: &str) -> S3Store {
-    let wait = Duration::from_millis(500);
+/// A store of which nothing was asked yet.
+async fn unchecked(endpoint: &str, wait: Duration) -> S3Store {
     let limits = Limits { connect: wait, attempt: wait, operation: 8 * wait };
     let options = options(endpoint, "bucket", "");
     S3Store::connect(options, limits, &Metrics::new()).await.0
@@ -199,7 +199,7 @@ async fn a_write_that_nobody_listened_to_was_not_written() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let store = unchecked(&endpoint).await;
+    let store = unchecked(&endpoint, Duration::from_secs(30)).await;
     let told = store.put_new("a", Bytes::from_static(b"1")).await;
     assert!(matches!(told, Err(Error::Unavailable { .. })), "{told:?}");
 }

@@ -1,7 +1,7 @@
 //! Upload, activation, rollback and what a restart makes of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -183,7 +183,7 @@ async fn changed(store: &Store, changes: &mut tokio::sync::watch::Receiver<u64>)
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();
 }
 
 #[tokio::test]
@@ -269,23 +269,37 @@ fn open_account(catalog: &Catalog) -> Digest {
 /// Decides without a pause until told to stop, also by a test that fails.
 struct Callers {
     stop: Arc<AtomicBool>,
+    calls: Vec<Arc<AtomicUsize>>,
     threads: Vec<std::thread::JoinHandle<Vec<Digest>>>,
 }
 
 impl Callers {
     fn start(catalog: &Arc<Catalog>, count: usize) -> Callers {
         let stop = Arc::new(AtomicBool::new(false));
-        let thread = |_| {
-            let (catalog, stop) = (catalog.clone(), stop.clone());
+        let calls: Vec<Arc<AtomicUsize>> = (0..count).map(|_| Arc::default()).collect();
+        let thread = |calls: &Arc<AtomicUsize>| {
+            let (catalog, stop, calls) = (catalog.clone(), stop.clone(), calls.clone());
             std::thread::spawn(move || {
                 let mut by = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     by.push(open_account(&catalog));
+                    calls.store(by.len(), Ordering::Relaxed);
                 }
                 by
             })
         };
-        Callers { threads: (0..count).map(thread).collect(), stop }
+        Callers { threads: calls.iter().map(thread).collect(), calls, stop }
+    }
+
+    /// Returns when each has begun and ended a call.
+    async fn call(&self) {
+        for calls in &self.calls {
+            // The one under way began before.
+            let enough = calls.load(Ordering::Relaxed) + 2;
+            while calls.load(Ordering::Relaxed) < enough {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
     }
 
     fn end(mut self) -> Vec<Vec<Digest>> {
@@ -308,6 +322,9 @@ async fn a_hundred_swaps_under_load_fail_no_call() {
     let callers = Callers::start(host.catalog(), 2);
     for n in 0..100u64 {
         host.force("account", digests[(n % 2) as usize], n + 2).await.unwrap();
+        if n < 2 {
+            callers.call().await;
+        }
     }
     for by in callers.end() {
         assert!(digests.iter().all(|digest| by.contains(digest)), "both versions decided under way, in {}", by.len());

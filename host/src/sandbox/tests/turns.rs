@@ -2,8 +2,9 @@
 
 use super::*;
 
-/// A handler of its own, since what was slow is remembered.
+/// A handler of its own, since what was slow is remembered. A turn is bounded by fuel alone, since machines stall.
 fn handler(limits: Limits) -> Arc<Handler> {
+    let limits = Limits { in_place_ms: limits.wall_ms, ..limits };
     Sandbox::new(Options { limits, cache_folder: None }).unwrap().load(&component("decider")).unwrap()
 }
 
