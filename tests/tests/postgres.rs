@@ -39,7 +39,7 @@ async fn ready(client: &Client, status: u16) -> Value {
     }
 }
 
-/// Every claim becomes `done`: a command is COMPLETED once its outcome is in the log, and its claim's row is marked after.
+/// Every claim becomes `done`: a command is COMPLETED once its outcome is in the log, and its claim is marked after.
 async fn every_claim_ends(postgres: &Postgres) {
     let open = "SELECT handler || ' ' || event_id FROM spice_event_registry.processed_events WHERE status <> 'done'";
     let begin = Instant::now();
