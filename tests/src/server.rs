@@ -36,6 +36,7 @@ pub struct Server {
     folder: TempDir,
     options: Options,
     address: String,
+    /// Keeps other tests from the port also while no host listens.
     _port: File,
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::client::Client;
+use crate::server::Server;
 
 /// What is not so by then never will be.
 const SOON: Duration = Duration::from_secs(60);
@@ -23,6 +24,12 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut()
         tokio::time::sleep(PAUSE).await;
     }
     Ok(())
+}
+
+/// Returns when a host has said these words in its log.
+pub async fn until_logged(host: &Server, words: &str) -> anyhow::Result<()> {
+    let said = || async { host.host_log().contains(words) };
+    until(words, said).await.with_context(|| host.host_log())
 }
 
 /// Returns when all of these commands are done; an error when one of them did not succeed.

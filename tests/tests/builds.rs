@@ -172,11 +172,7 @@ async fn readers_change_over_to_a_whole_build_under_traffic() {
     activate(&operator, "account-projection", &digest).await;
     let build = build_of(&digest);
     until(&operator, &[(PLAIN, &build)]).await;
-    let begun = Instant::now();
-    while !changed.load(Ordering::Relaxed) {
-        assert!(begun.elapsed() < WITHIN, "readers never saw the new build");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    carryall_tests::until("readers see the new build", || async { changed.load(Ordering::Relaxed) }).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     over.store(true, Ordering::Relaxed);
     while let Some(ended) = traffic.join_next().await {

@@ -79,6 +79,8 @@ async fn sigkill_under_load_loses_nothing_and_repeats_nothing() {
     let token = client.outcome(last).await.unwrap()["consistency_token"].as_str().unwrap().to_owned();
     let reader = client.with("consistency-token", &token).with("prefer", "wait=60");
     let before = reader.pages("/api/v1/instances/shop/Product", "instances").await.unwrap();
+    let created = server.log().unwrap().events.iter().filter(|event| event.event_type() == "INSTANCE_CREATED").count();
+    assert_eq!(before.len(), created, "the read model is not the log's fold");
 
     assert!(server.terminate().await.unwrap().success(), "{}", server.host_log());
     let checked = server.run(&["verify", "--json"]).unwrap();

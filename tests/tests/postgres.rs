@@ -4,7 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use carryall_tests::{Client, Log, Options, Postgres, Server, Shop, Wire, abuse, read_model_is_the_fold, until};
+use carryall_tests::{
+    Client, Log, Options, Postgres, Server, Shop, Wire, abuse, read_model_is_the_fold, until, until_logged,
+};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -61,6 +63,12 @@ fn part<'a>(ready: &'a Value, name: &str) -> &'a Value {
 /// Products that a log has.
 fn created(log: &Log) -> usize {
     log.events.iter().filter(|event| event.event_type() == "INSTANCE_CREATED").count()
+}
+
+/// Documents of products in the read model's table are as many as the log has.
+async fn table_is_whole(postgres: &Postgres, log: &Log) {
+    let written = "SELECT count(*)::text FROM spice_event_registry.documents WHERE id LIKE 'shop:Product:%'";
+    assert_eq!(postgres.texts(written).await, [created(log).to_string()], "the read model is not the log's fold");
 }
 
 /// Creates products until a time, or until the host goes away; gives the commands that were accepted.
@@ -157,6 +165,7 @@ async fn sigkill_under_load_on_postgres_loses_nothing_and_repeats_nothing() {
         assert_eq!(log.outcome(id).len(), 1, "{id} has not exactly one outcome");
     }
     read_model_is_the_fold(&server.client(), &log).await.unwrap();
+    table_is_whole(&postgres, &log).await;
     // Every outcome took effect once: one row for each event and consumer, none left open.
     every_claim_ends(&postgres).await;
 }
@@ -236,6 +245,7 @@ async fn commands_under_load_survive_a_flapping_database() {
     let log = server.log().unwrap();
     assert_eq!(created(&log), accepted.len() + log.undecided().len());
     read_model_is_the_fold(&server.client(), &log).await.unwrap();
+    table_is_whole(&postgres, &log).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -244,8 +254,9 @@ async fn a_host_started_before_its_database_waits_for_it() {
     let (options, wire) = wired(&postgres).await;
     wire.cut();
     let mut server = Server::begin(None, options).unwrap();
-    until("it says what is away", || async { server.host_log().contains("a part is away") }).await.unwrap();
+    until_logged(&server, "a part is away").await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(server.ended().unwrap().is_none(), "{}", server.host_log());
     if let Ok(answer) = server.client().get("/ready").await {
         assert_eq!(answer.status, 503, "a host without its database is ready");
     }

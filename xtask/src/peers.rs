@@ -259,9 +259,9 @@ impl Field<'_> {
         let folder = self.place_of_a_turn()?;
         let mut bench = Command::new(&self.binary);
         bench.args(["bench", "--json", "--concurrency", &clients, "--commands", commands]);
-        let said = said(bench.arg("--folder").arg(&folder).args(more))?;
+        let told = said(bench.arg("--folder").arg(&folder).args(more))?;
         fs::remove_dir(&folder).with_context(|| format!("the bench leaves something in {}", folder.display()))?;
-        let report: Value = serde_json::from_str(&said).context("the report is no JSON")?;
+        let report: Value = serde_json::from_str(&told).context("the report is no JSON")?;
         let level = &report["levels"][0];
         let figure = |name: &str| level.pointer(name).and_then(Value::as_f64).with_context(|| format!("no {name}"));
         Ok(Figures {

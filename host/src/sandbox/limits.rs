@@ -11,7 +11,7 @@ pub(super) const PROBLEMS_MAX: usize = 100;
 /// Headers of one event or command that a handler makes, and the bytes of one name or value.
 pub(super) const HEADERS_MAX: usize = 32;
 pub(super) const HEADER_BYTES_MAX: usize = 1_024;
-/// Milliseconds between two ticks of the engine's clock: the grain of [`Limits::wall_ms`].
+/// Milliseconds between two ticks of the engine's clock: the grain of [`Limits::wall_ms`] and [`Limits::in_place_ms`].
 pub(super) const TICK_MS: u64 = 10;
 /// Calls of a handler made elsewhere from the beginning after one that was cut short: if all are slow, what is done in
 /// vain stays below a hundredth.

@@ -13,15 +13,14 @@ use std::sync::{Arc, OnceLock};
 
 use super::*;
 use crate::domain::Timestamp;
-use crate::tests::components::{abuse as component, build, event};
+use crate::tests::components::{UNHURRIED_MS, abuse as component, build, event};
 
 const NOW: Timestamp = Timestamp(1_765_929_600_123);
 const CONTEXT: CallContext = CallContext { now: NOW, seed: (7, 9) };
 
 fn sandbox() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
-    // Bounded by fuel alone, since machines stall.
-    let limits = Limits { wall_ms: 120_000, ..Limits::default() };
+    let limits = Limits { wall_ms: UNHURRIED_MS, ..Limits::default() };
     SANDBOX.get_or_init(|| Sandbox::new(Options { limits, ..Options::default() }).unwrap())
 }
 

@@ -69,11 +69,13 @@ pub fn narrow() -> &'static Sandbox {
     SANDBOX.get_or_init(|| open(Limits { item_bytes_max: NARROW_BYTES, ..Limits::default() }))
 }
 
-/// With so little fuel in place that of several calls one is cut short, as a slow one is else. Time bounds nothing,
-/// since machines stall.
+/// A time limit that a stalled machine does not meet: fuel alone bounds guests.
+pub const UNHURRIED_MS: u64 = 120_000;
+
+/// With so little fuel in place that of several calls one is cut short, as a slow one is else.
 fn open(limits: Limits) -> Sandbox {
     let cache_folder = Some(workspace().join("target/test-components"));
-    let limits = Limits { in_place_fuel: 300_000, in_place_ms: 120_000, wall_ms: 120_000, ..limits };
+    let limits = Limits { in_place_fuel: 300_000, in_place_ms: UNHURRIED_MS, wall_ms: UNHURRIED_MS, ..limits };
     Sandbox::new(Options { limits, cache_folder }).unwrap()
 }
 

@@ -3,23 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use carryall_tests::{Client, Server, Shop, until};
+use carryall_tests::{Client, Server, Shop, until, until_logged};
 use serde_json::json;
 
-use super::site::{SOON, Site, begin_load, ready, until_busy};
+use super::site::{Site, begin_load, ready, until_busy};
 use super::{length, note};
 
 fn clients(host: &Server, count: usize) -> Vec<Client> {
     (0..count).map(|_| host.client()).collect()
-}
-
-/// Waits until a host was told that a part is away.
-async fn until_logged(host: &Server, words: &str) {
-    let begin = Instant::now();
-    while !host.host_log().contains(words) {
-        assert!(begin.elapsed() < SOON, "it never says {words:?}:\n{}", host.host_log());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -67,7 +58,7 @@ async fn without_postgres_nothing_is_promised_and_nothing_is_lost() {
     tokio::time::sleep(length()).await;
     assert!(hosts[1].terminate().await.unwrap().success(), "{}", hosts[1].host_log());
     hosts[1].begin_again().unwrap();
-    until_logged(&hosts[1], "a part is away").await;
+    until_logged(&hosts[1], "a part is away").await.unwrap();
     note("PostgreSQL is back");
     site.servers.start("postgres").await.unwrap();
     site.converge(hosts, load).await;
@@ -89,7 +80,7 @@ async fn without_the_bucket_processes_wait_also_at_their_start_and_stop_when_tol
     let stopped = hosts[1].terminate().await.unwrap();
     assert!(stopped.success(), "a stop without the store fails:\n{}", hosts[1].host_log());
     hosts[1].begin_again().unwrap();
-    until_logged(&hosts[1], "a part is away").await;
+    until_logged(&hosts[1], "a part is away").await.unwrap();
     tokio::time::sleep(length()).await;
     assert!(hosts[1].ended().unwrap().is_none(), "it does not wait:\n{}", hosts[1].host_log());
     note("MinIO is back");

@@ -291,12 +291,12 @@ impl Callers {
         Callers { threads: calls.iter().map(thread).collect(), calls, stop }
     }
 
-    /// Returns when each has begun and ended a call.
+    /// Returns when each has begun and ended a call, or has failed, which the end tells.
     async fn call(&self) {
-        for calls in &self.calls {
+        for (calls, thread) in self.calls.iter().zip(&self.threads) {
             // The one under way began before.
             let enough = calls.load(Ordering::Relaxed) + 2;
-            while calls.load(Ordering::Relaxed) < enough {
+            while calls.load(Ordering::Relaxed) < enough && !thread.is_finished() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }

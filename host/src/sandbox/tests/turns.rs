@@ -2,9 +2,9 @@
 
 use super::*;
 
-/// A handler of its own, since what was slow is remembered. A turn is bounded by fuel alone, since machines stall.
+/// A handler of its own, since what was slow is remembered.
 fn handler(limits: Limits) -> Arc<Handler> {
-    let limits = Limits { in_place_ms: limits.wall_ms, ..limits };
+    let limits = Limits { in_place_ms: UNHURRIED_MS, wall_ms: UNHURRIED_MS, ..limits };
     Sandbox::new(Options { limits, cache_folder: None }).unwrap().load(&component("decider")).unwrap()
 }
 
