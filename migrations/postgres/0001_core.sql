@@ -100,10 +100,9 @@ CREATE TABLE dead_letters (
     error text NOT NULL,
     parked_at timestamptz NOT NULL,
     state text NOT NULL,
-    coordinates text
+    coordinates text,
+    operation bigint NOT NULL
 );
-CREATE INDEX dead_letters_by_aggregate
-    ON dead_letters (handler, aggregate_type, aggregate_id, sequence_number) WHERE state = 'parked';
 
 -- The builds of projections (decision 0011): `building`, `taking`, `live` or `dropping`. The rows of one carry its name.
 CREATE TABLE projection_builds (

@@ -101,10 +101,9 @@ CREATE TABLE dead_letters (
     error TEXT NOT NULL,
     parked_at INTEGER NOT NULL,
     state TEXT NOT NULL,
-    coordinates TEXT
+    coordinates TEXT,
+    operation INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX dead_letters_by_aggregate
-    ON dead_letters (handler, aggregate_type, aggregate_id, sequence_number) WHERE state = 'parked';
 
 -- The builds of projections (decision 0011): `building`, `taking`, `live` or `dropping`. The rows of one carry its name.
 CREATE TABLE projection_builds (

@@ -11,8 +11,6 @@ mod program;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -241,27 +239,12 @@ impl Field<'_> {
         }
     }
 
-    /// A folder far from those of the turns before, where the file system lets it: ext4 without a journal makes files
-    /// slowly where many were deleted in the last minutes, and puts what is below a folder close to it, unless that is
-    /// the top of a hierarchy.
-    fn place_of_a_turn(&self) -> anyhow::Result<PathBuf> {
-        let turns = self.workspace.target.join("peers/turns");
-        fs::create_dir_all(&turns).with_context(|| format!("make {}", turns.display()))?;
-        // A hint: where there is no such program, or another file system, turns lie as they happen to.
-        Command::new("chattr").arg("+T").arg(&turns).output().ok();
-        let folder = turns.join(format!("{:x}", RandomState::new().hash_one(())));
-        fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
-        Ok(folder)
-    }
-
     fn ours(&self, clients: usize, commands: &str, more: &[&str]) -> anyhow::Result<Figures> {
         let clients = clients.to_string();
-        let folder = self.place_of_a_turn()?;
+        let folder = self.workspace.target.to_str().context("the path of the target folder is no text")?;
         let mut bench = Command::new(&self.binary);
-        bench.args(["bench", "--json", "--concurrency", &clients, "--commands", commands]);
-        let told = said(bench.arg("--folder").arg(&folder).args(more))?;
-        fs::remove_dir(&folder).with_context(|| format!("the bench leaves something in {}", folder.display()))?;
-        let report: Value = serde_json::from_str(&told).context("the report is no JSON")?;
+        bench.args(["bench", "--json", "--concurrency", &clients, "--commands", commands, "--folder", folder]);
+        let report: Value = serde_json::from_str(&said(bench.args(more))?).context("the report is no JSON")?;
         let level = &report["levels"][0];
         let figure = |name: &str| level.pointer(name).and_then(Value::as_f64).with_context(|| format!("no {name}"));
         Ok(Figures {

@@ -24,7 +24,7 @@ impl Deployments {
     /// partition. Ends early only with an error that waiting does not heal.
     pub async fn follow(self, partition: Partition, stop: CancellationToken) -> Result<(), Error> {
         let mut end = self.inner.events.watch_end(partition);
-        let mut next = self.inner.folded_to.get(usize::from(partition.0)).copied().unwrap_or_default();
+        let mut next = self.inner.folded_to[usize::from(partition.0)];
         loop {
             let target = *end.borrow_and_update();
             if next < target {

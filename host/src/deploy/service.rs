@@ -15,7 +15,7 @@ use super::fold::{self, Deployment, Fact, State};
 use super::record::{self, Activated, Manifest, RebuildAsked, Uploaded};
 use crate::codec::envelope::DomainDraft;
 use crate::codec::json::Json;
-use crate::domain::{Aggregate, Digest, Partition, Position, Sequence, event_topic};
+use crate::domain::{Aggregate, Digest, Position, Sequence, event_topic};
 use crate::event_store::{Append, AppendError, EventStore, Expected, Record};
 use crate::failpoint;
 use crate::port::clock::Clock;
@@ -103,7 +103,7 @@ impl Deployments {
     /// nothing else; see [`Deployments::trouble`].
     pub async fn open(parts: Parts) -> Result<Deployments, Error> {
         let Parts { events, objects, sandbox, catalog, clock } = parts;
-        let folded_to = (0..events.partitions()).map(|partition| events.end(Partition(partition))).collect();
+        let folded_to = events.ends();
         let components = Components { objects, sandbox, catalog: catalog.clone(), clock: clock.clone() };
         let deployments = Deployments {
             inner: Arc::new(Inner {

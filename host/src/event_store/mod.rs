@@ -290,6 +290,11 @@ impl EventStore {
         self.log(partition).map_or(Position(0), |log| *log.end.borrow())
     }
 
+    /// The ends of all partitions, in their order.
+    pub fn ends(&self) -> Vec<Position> {
+        self.inner.logs.iter().map(|log| *log.end.borrow()).collect()
+    }
+
     /// Follows the end of a partition. Panics for a partition this store does not have.
     pub fn watch_end(&self, partition: Partition) -> watch::Receiver<Position> {
         self.inner.logs[usize::from(partition.0)].end.subscribe()

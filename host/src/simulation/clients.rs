@@ -2,6 +2,7 @@
 //! they saw last, ask for the status; every question and every answer goes into the history that is judged at the end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -17,10 +18,12 @@ use crate::command::{self, Identity, Submission};
 use crate::domain::{Aggregate, Sequence, Timestamp, command_topic};
 use crate::error::{Classified, Kind};
 use crate::event_store::{Append, AppendError, Expected};
-use crate::query::StatusName;
+use crate::query::{Source, StatusName, Token};
 
 /// How long a client waits for an answer.
 const PATIENCE_MS: u64 = 3_000;
+/// How long a process lets a client wait for what is not there yet.
+const WAIT: Duration = Duration::from_secs(1);
 /// How often a client sends one command.
 const ATTEMPTS_MAX: usize = 6;
 
@@ -261,13 +264,19 @@ impl Client {
         intention
     }
 
-    /// Waits for the outcome, now and then; a final status must be what the log says.
+    /// Now and then, waits for the outcome, or for what it did to the document.
     async fn follow(&self, intention: &Intention) {
-        let (waits, slot) = self.sim().draw(|random| (random.chance(300), random.index(self.crew.len())));
-        if !waits {
-            return;
+        let (what, slot) = self.sim().draw(|random| (random.below(1_000), random.index(self.crew.len())));
+        match what {
+            0..300 => self.status(intention, slot).await,
+            300..600 if intention.aggregate.kind.as_str() == "Account" => self.read(intention, slot).await,
+            _ => {}
         }
-        let (id, wait) = (intention.id, std::time::Duration::from_millis(1_000));
+    }
+
+    /// Waits for the outcome; a final status must be what the log says.
+    async fn status(&self, intention: &Intention, slot: usize) {
+        let (id, wait) = (intention.id, WAIT);
         let status = ask(&self.crew, slot, |services| async move { services.queries.final_status(id, wait).await });
         let Some(Ok(status)) = status.await else { return };
         self.sim().note(&self.name, "status", 0, || format!("{id} {:?}", status.status));
@@ -275,6 +284,30 @@ impl Client {
             self.sim().broken("status", why);
         }
     }
+
+    /// Reads the document with the command's token, from any process: what is told has what the command did.
+    async fn read(&self, intention: &Intention, slot: usize) {
+        let (id, account) = (intention.id, intention.aggregate.id.as_str().to_owned());
+        let read = ask(&self.crew, slot, |services| async move {
+            services.queries.consistent(Source::Collection("accounts"), Some(&Token::Command(id)), WAIT).await?;
+            services.queries.document("accounts", &account).await
+        });
+        let Some(Ok(document)) = read.await else { return };
+        let document = document.map(|document| serde_json::from_str::<Value>(document.body.get()).unwrap());
+        let told = document.and_then(|document| document["sequence_number"].as_u64());
+        self.sim().note(&self.name, "read", told.unwrap_or_default(), || id.to_string());
+        if let Some(why) = stale(&self.crew, id, told) {
+            self.sim().broken("read-your-writes", why);
+        }
+    }
+}
+
+/// Why a document that was read with a command's token lacks what the command did.
+fn stale(crew: &Crew, id: Uuid, told: Option<u64>) -> Option<String> {
+    let truth = crew.world.truth.lock();
+    let outcome = truth.outcomes.get(&id).into_iter().flatten().map(|place| &truth.facts[*place]);
+    let wanted = outcome.filter(|fact| fact.event_type != "COMMAND_FAILED").map(|fact| fact.sequence).max();
+    (wanted > told).then(|| format!("command {id} made {wanted:?}, and the document that was read is of {told:?}"))
 }
 
 /// Why a final status is not what the log says.

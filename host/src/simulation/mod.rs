@@ -27,9 +27,14 @@ use clients::{Client, History};
 use crew::Crew;
 use executor::{Executor, OUTSIDE, Sim};
 use operators::{spawn_deployer, spawn_mender};
+use tikv_jemallocator::Jemalloc;
 use world::{Faults, World};
 
 use crate::tests::database::Rows;
+
+/// As in the program; a run allocates a great deal.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Polls of one phase before it is called endless: a hundred times what a run needs.
 const POLLS_MAX: u64 = 600_000;

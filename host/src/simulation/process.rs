@@ -27,7 +27,7 @@ use crate::error::{Classified as _, Kind};
 use crate::event_store::{self, EventStore};
 use crate::metrics::Metrics;
 use crate::port::clock::Clock;
-use crate::port::registry::Owner;
+use crate::port::registry::{Owner, Registry};
 use crate::projection::Projector;
 use crate::query;
 use crate::relay::{self, Relay};
@@ -46,6 +46,10 @@ const LEASE_MS: i64 = 2_000;
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// How often a process looks what others made of the builds that they share.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often a process lets go of claims that have ended, and how long they are kept: so short that most of a run is
+/// known from `aggregate_versions` only.
+const RETIREMENT: Duration = Duration::from_millis(700);
+const CLAIMS_KEPT_MS: i64 = 500;
 /// Attempts before an aggregate is parked.
 const ATTEMPTS_MAX: u32 = 2;
 
@@ -191,6 +195,7 @@ impl Services {
         tasks_of.spawn("progress of other processes", async move {
             membership::follow_others(others, &*model, &*model, &*store, &*look, until).await
         });
+        tasks_of.spawn("retirement", retire(database.clone(), clock.clone()));
         for partition in (0..world.partitions).map(Partition) {
             let (events, objects, bus) = (events.clone(), objects.clone(), bus.clone());
             let (clock, progress) = (clock.clone(), progress.clone());
@@ -269,6 +274,15 @@ async fn deployed(
         deployments.ensure_bundled(&bundled).await?;
     }
     Ok(deployments)
+}
+
+/// Lets go of old claims.
+async fn retire(registry: Arc<dyn Registry>, clock: Arc<dyn Clock>) -> Result<(), state::Error> {
+    loop {
+        clock.sleep(RETIREMENT).await;
+        // What an error leaves is there the next time.
+        let _retired = registry.retire(clock.now().plus_ms(-CLAIMS_KEPT_MS), usize::MAX).await;
+    }
 }
 
 fn relay_options() -> relay::Options {

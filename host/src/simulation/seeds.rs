@@ -12,11 +12,23 @@ const TAIL: usize = 100;
 const SEEDS: u64 = 2_000;
 
 /// Seeds that found a bug, and what it was.
-const STORIES: &[(u64, &str)] = &[(
-    1583,
-    "the answer of a put was lost and the segment then read cut short: the committer stopped, and told those whose \
-     commands were in it that they were refused",
-)];
+const STORIES: &[(u64, &str)] = &[
+    (
+        1583,
+        "the answer of a put was lost and the segment then read cut short: the committer stopped, and told those whose \
+         commands were in it that they were refused",
+    ),
+    (
+        2152,
+        "a dead letter was released between the opening of a process and its first look at the log: its consumer waited \
+         for that for ever",
+    ),
+    (
+        8661,
+        "a dead letter was released and parked again; a process that lagged told the table of the release, and ended: \
+         nobody could release it again",
+    ),
+];
 
 /// Numbers in the environment that `cargo xtask sim` sets.
 fn number(name: &str) -> Option<u64> {

@@ -25,6 +25,8 @@ type Waiters = Arc<Mutex<HashMap<Uuid, (usize, watch::Sender<bool>)>>>;
 pub struct Completions {
     events: EventStore,
     waiters: Waiters,
+    /// Ends of the partitions before anybody waited.
+    from: Arc<[Position]>,
 }
 
 /// One waiter; gone when dropped.
@@ -49,7 +51,7 @@ impl Drop for Waiter {
 impl Completions {
     /// For this log. Nobody is woken until [`Completions::follow`] runs.
     pub fn new(events: EventStore) -> Completions {
-        Completions { events, waiters: Arc::default() }
+        Completions { from: events.ends().into(), events, waiters: Arc::default() }
     }
 
     /// Returns when the log holds an outcome of the command. Cancel-safe; the caller bounds the wait.
@@ -71,10 +73,11 @@ impl Completions {
         Waiter { waiters: self.waiters.clone(), command_id, done: sender.subscribe() }
     }
 
-    /// Follows one partition from its present end until told to stop.
+    /// Follows one partition until told to stop.
     pub async fn follow(self, partition: Partition, stop: CancellationToken) -> Result<(), Error> {
         let mut end = self.events.watch_end(partition);
-        let mut next = *end.borrow_and_update();
+        let mut next = self.from[usize::from(partition.0)];
+        end.mark_changed();
         loop {
             tokio::select! {
                 biased;

@@ -108,6 +108,8 @@ struct Inner {
     /// Letters that were discarded: their events are skipped wherever they come up again, after a rebuild too.
     discarded: Mutex<HashSet<Uuid>>,
     releases: broadcast::Sender<Release>,
+    /// Ends of the partitions before the streams were folded: what comes after may not have been seen.
+    folded_to: Vec<Position>,
 }
 
 /// The dead letters of this store. Cheap to clone.
@@ -126,6 +128,7 @@ impl Parking {
     ) -> Result<Parking, Error> {
         let (releases, _) = broadcast::channel(RELEASES_MAX);
         let inner = Inner {
+            folded_to: events.ends(),
             events,
             letters,
             registry,
@@ -169,7 +172,8 @@ impl Parking {
     /// Follows a partition for what other processes record, until told to stop.
     pub async fn follow(self, partition: Partition, stop: CancellationToken) -> Result<(), Error> {
         let mut end = self.inner.events.watch_end(partition);
-        let mut next = *end.borrow_and_update();
+        let mut next = self.inner.folded_to[usize::from(partition.0)];
+        end.mark_changed();
         loop {
             tokio::select! {
                 biased;
@@ -437,13 +441,14 @@ impl Parking {
         let envelope = record.envelope().map_err(stored)?;
         let note: Note = serde_json::from_str(envelope.data.get())
             .map_err(|error| stored(codec::Error::Envelope { reason: format!("data of {state}: {error}") }))?;
-        let letter = letter(&note, state, envelope.occurred_at);
+        let letter = letter(&note, state, envelope.occurred_at, record.sequence);
+        // Other processes share the table, and this one may be behind them.
+        let newest = self.inner.letters.put(&letter).await?;
         // What is no event of the log stops no aggregate, whichever it names.
         let named = Aggregate::parse(&letter.aggregate_type, &letter.aggregate_id).ok();
         let Some(aggregate) = named.filter(|_| letter.coordinates.is_none()) else {
-            return Ok(self.inner.letters.put(&[letter]).await?);
+            return Ok(());
         };
-        self.inner.letters.put(std::slice::from_ref(&letter)).await?;
         let key = (letter.handler.clone(), aggregate.clone());
         if state == "discarded" {
             self.inner.discarded.lock().insert(letter.id);
@@ -454,7 +459,7 @@ impl Parking {
         }
         if self.letter(&letter.handler, &aggregate).is_some() {
             // Before it is noted: what fails here is applied again, and the consumer is told then.
-            if let Some(event_id) = letter.event_id {
+            if let Some(event_id) = letter.event_id.filter(|_| newest) {
                 self.inner.registry.release(&letter.handler, event_id, self.inner.clock.now()).await?;
             }
             self.inner.parked.lock().remove(&key);
@@ -490,7 +495,7 @@ fn operations(consumer: &str) -> Aggregate {
     Aggregate { kind, id }
 }
 
-fn letter(note: &Note, state: &str, at: Timestamp) -> DeadLetter {
+fn letter(note: &Note, state: &str, at: Timestamp, operation: Sequence) -> DeadLetter {
     DeadLetter {
         id: note.dead_letter_id,
         handler: note.handler.clone(),
@@ -503,6 +508,7 @@ fn letter(note: &Note, state: &str, at: Timestamp) -> DeadLetter {
         parked_at: at,
         state: state.to_owned(),
         coordinates: note.coordinates.clone(),
+        operation,
     }
 }
 

@@ -226,9 +226,9 @@ impl<W: Way> Registry for Database<W> {
 
 #[async_trait]
 impl<W: Way> DeadLetters for Database<W> {
-    async fn put(&self, letters: &[DeadLetter]) -> Result<()> {
-        let words = || letters.iter().map(|letter| format!("{} {} ", letter.aggregate_id, letter.state)).collect();
-        self.0.call("letter", words, self.0.rows().registry.put(letters)).await
+    async fn put(&self, letter: &DeadLetter) -> Result<bool> {
+        let words = || format!("{} {} ", letter.aggregate_id, letter.state);
+        self.0.call("letter", words, self.0.rows().registry.put(letter)).await
     }
 
     async fn get(&self, id: Uuid) -> Result<Option<DeadLetter>> {
@@ -237,11 +237,6 @@ impl<W: Way> DeadLetters for Database<W> {
 
     async fn list(&self, state: Option<&str>, after: Option<Uuid>, limit: usize) -> Result<Vec<DeadLetter>> {
         self.0.call("letters", String::new, self.0.rows().registry.list(state, after, limit)).await
-    }
-
-    async fn of_aggregate(&self, handler: &str, aggregate_type: &str, aggregate_id: &str) -> Result<Vec<DeadLetter>> {
-        let rows = self.0.rows().registry.of_aggregate(handler, aggregate_type, aggregate_id);
-        self.0.call("letters of", String::new, rows).await
     }
 }
 

@@ -77,7 +77,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("utoipa", &["api"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
-    ("tikv_jemallocator", &["main"]),
+    ("tikv_jemallocator", &["main", "simulation"]),
     ("prometheus", &["metrics"]),
     ("toml", &["config"]),
     ("tracing_subscriber", &["telemetry"]),

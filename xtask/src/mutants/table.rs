@@ -221,4 +221,18 @@ pub const MUTATIONS: &[Mutation] = &[
         replace: "            let at = if MUTANT { self.parts.events.end(row.partition) } else { row.position };
             self.parts.read_model.set_checkpoint(&row.consumer, row.partition, at).await?;",
     },
+    Mutation {
+        name: "read-before-projected",
+        story: "a read with a token is served as soon as the command is decided",
+        file: "host/src/query/consistency.rs",
+        find: "            if self.reached(source, &consumers, *partition, *position) {",
+        replace: "            if MUTANT || self.reached(source, &consumers, *partition, *position) {",
+    },
+    Mutation {
+        name: "read-one-event-early",
+        story: "a read with a token is served when everything before what it waits for is projected",
+        file: "host/src/query/consistency.rs",
+        find: ".is_some_and(|least| least > position),",
+        replace: ".is_some_and(|least| least > position || MUTANT && least == position),",
+    },
 ];

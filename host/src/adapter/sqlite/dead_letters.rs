@@ -5,54 +5,46 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::connection::Arguments;
-use super::{Database, corrupt, failed, get, json, limit, unsigned};
-use crate::domain::Timestamp;
+use super::{Database, corrupt, failed, get, int, limit, unsigned};
+use crate::domain::{Sequence, Timestamp};
 use crate::port::Result;
 use crate::port::registry::{DeadLetter, DeadLetters};
 
 const PUT: &str = "
-INSERT OR REPLACE INTO dead_letters
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-       value ->> 8, value ->> 9, value ->> 10
-  FROM jsonb_each($1)";
+INSERT INTO dead_letters VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+    ON CONFLICT (id) DO UPDATE
+   SET reason = excluded.reason, error = excluded.error, parked_at = excluded.parked_at, state = excluded.state,
+       operation = excluded.operation
+ WHERE dead_letters.operation <= excluded.operation
+RETURNING 1";
 
 macro_rules! columns {
     () => {
         "SELECT id, handler, event_id, aggregate_type, aggregate_id, sequence_number, reason, error, parked_at, state, \
-         coordinates FROM dead_letters "
+         coordinates, operation FROM dead_letters "
     };
 }
 
 const GET: &str = concat!(columns!(), "WHERE id = $1");
 const LIST: &str = concat!(columns!(), "WHERE id > $1 AND ($2 IS NULL OR state = $2) ORDER BY id LIMIT $3");
-const OF_AGGREGATE: &str = concat!(
-    columns!(),
-    "WHERE handler = $1 AND aggregate_type = $2 AND aggregate_id = $3 AND state = 'parked' ORDER BY sequence_number, id"
-);
 
 #[async_trait]
 impl DeadLetters for Database {
-    async fn put(&self, letters: &[DeadLetter]) -> Result<()> {
-        let rows: Vec<_> = letters
-            .iter()
-            .map(|l| {
-                (
-                    l.id,
-                    &l.handler,
-                    l.event_id,
-                    &l.aggregate_type,
-                    &l.aggregate_id,
-                    l.sequence_number,
-                    &l.reason,
-                    &l.error,
-                    l.parked_at.0,
-                    &l.state,
-                    &l.coordinates,
-                )
-            })
-            .collect();
-        self.inner.writer.run(PUT, Arguments::default().with(json(&rows))).await.map_err(failed)?;
-        Ok(())
+    async fn put(&self, letter: &DeadLetter) -> Result<bool> {
+        let arguments = Arguments::default()
+            .with(letter.id.to_string())
+            .with(letter.handler.clone())
+            .with(letter.event_id.map(|id| id.to_string()))
+            .with(letter.aggregate_type.clone())
+            .with(letter.aggregate_id.clone())
+            .with(int(letter.sequence_number))
+            .with(letter.reason.clone())
+            .with(letter.error.clone())
+            .with(letter.parked_at.0)
+            .with(letter.state.clone())
+            .with(letter.coordinates.clone())
+            .with(int(letter.operation.0));
+        Ok(!self.inner.writer.run(PUT, arguments).await.map_err(failed)?.is_empty())
     }
 
     async fn get(&self, id: Uuid) -> Result<Option<DeadLetter>> {
@@ -66,13 +58,6 @@ impl DeadLetters for Database {
             .with(state.map(str::to_owned))
             .with(limit(count));
         let rows = self.inner.readers.run(LIST, arguments).await.map_err(failed)?;
-        rows.iter().map(letter).collect()
-    }
-
-    async fn of_aggregate(&self, handler: &str, aggregate_type: &str, aggregate_id: &str) -> Result<Vec<DeadLetter>> {
-        let arguments =
-            Arguments::default().with(handler.to_owned()).with(aggregate_type.to_owned()).with(aggregate_id.to_owned());
-        let rows = self.inner.readers.run(OF_AGGREGATE, arguments).await.map_err(failed)?;
         rows.iter().map(letter).collect()
     }
 }
@@ -91,5 +76,6 @@ fn letter(row: &SqliteRow) -> Result<DeadLetter> {
         parked_at: Timestamp(get(row, 8)?),
         state: get(row, 9)?,
         coordinates: get(row, 10)?,
+        operation: Sequence(unsigned(row, 11)?),
     })
 }

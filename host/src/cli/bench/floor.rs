@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
+use super::place::Place;
+
 /// Durable writes a second, one after another.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 pub(super) struct Floor {
@@ -20,22 +22,19 @@ const SAMPLE: Duration = Duration::from_secs(1);
 const BLOCK: [u8; 4096] = [b'x'; 4096];
 
 pub(super) fn measure(parent: &Path) -> anyhow::Result<Floor> {
-    let folder = tempfile::Builder::new()
-        .prefix(".carryall-floor-")
-        .tempdir_in(parent)
-        .with_context(|| format!("make a folder in {}", parent.display()))?;
-    let mut appended = File::create(folder.path().join("appended"))?;
+    let place = Place::new(parent)?;
+    let mut appended = File::create(place.path().join("appended"))?;
     let appends_per_second = rate(|_| {
         appended.write_all(&BLOCK)?;
         appended.sync_data()
     })?;
-    let entries = File::open(folder.path())?;
-    let temporary = folder.path().join("temporary");
+    let entries = File::open(place.path())?;
+    let temporary = place.path().join("temporary");
     let creates_per_second = rate(|number| {
         let mut file = File::create_new(&temporary)?;
         file.write_all(&BLOCK)?;
         file.sync_data()?;
-        fs::hard_link(&temporary, folder.path().join(number.to_string()))?;
+        fs::hard_link(&temporary, place.path().join(number.to_string()))?;
         fs::remove_file(&temporary)?;
         entries.sync_all()
     })?;

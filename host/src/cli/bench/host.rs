@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use tempfile::TempDir;
 
+use super::place::Place;
 use super::wire::Wire;
 use crate::cli::Failure;
 use crate::metrics::process::Usage;
@@ -23,7 +23,7 @@ pub(super) struct Host {
 /// A host of ours: stopped and its folder deleted when this is dropped.
 struct Own {
     child: Child,
-    folder: TempDir,
+    place: Place,
 }
 
 impl Drop for Own {
@@ -56,12 +56,9 @@ impl Host {
 
     /// Starts this very program on a fresh folder and waits until it is ready.
     pub async fn start(parent: &Path) -> Result<Host, Failure> {
-        let folder = tempfile::Builder::new()
-            .prefix(".carryall-bench-")
-            .tempdir_in(parent)
-            .with_context(|| format!("make a folder in {}", parent.display()))?;
-        let (child, authority) = serve(folder.path()).await?;
-        Ok(Host { authority, token: None, pid: Some(child.id()), own: Some(Own { child, folder }) })
+        let place = Place::new(parent)?;
+        let (child, authority) = serve(place.path()).await?;
+        Ok(Host { authority, token: None, pid: Some(child.id()), own: Some(Own { child, place }) })
     }
 
     /// Stops a host of ours and starts it again on the same folder; gives how long the start took.
@@ -69,14 +66,14 @@ impl Host {
         self.end().await?;
         let Some(own) = &mut self.own else { bail!("only a host of its own can be started again") };
         let begin = Instant::now();
-        (own.child, self.authority) = serve(own.folder.path()).await?;
+        (own.child, self.authority) = serve(own.place.path()).await?;
         self.pid = Some(own.child.id());
         Ok(begin.elapsed())
     }
 
     /// The data folder of a host of ours.
     pub fn data(&self) -> Option<PathBuf> {
-        self.own.as_ref().map(|own| own.folder.path().join(DATA))
+        self.own.as_ref().map(|own| own.place.path().join(DATA))
     }
 
     pub async fn connect(&self) -> anyhow::Result<Wire> {

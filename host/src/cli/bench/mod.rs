@@ -9,6 +9,7 @@ mod floor;
 mod growth;
 mod host;
 mod orders;
+mod place;
 mod report;
 mod wire;
 

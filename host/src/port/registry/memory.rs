@@ -260,9 +260,13 @@ fn claim_row(((handler, event_id), row): (&(String, Uuid), &Row)) -> ClaimRow {
 
 #[async_trait]
 impl DeadLetters for MemoryRegistry {
-    async fn put(&self, letters: &[DeadLetter]) -> Result<()> {
-        self.state.lock().letters.extend(letters.iter().map(|letter| (letter.id, letter.clone())));
-        Ok(())
+    async fn put(&self, letter: &DeadLetter) -> Result<bool> {
+        let letters = &mut self.state.lock().letters;
+        let newest = letters.get(&letter.id).is_none_or(|known| known.operation <= letter.operation);
+        if newest {
+            letters.insert(letter.id, letter.clone());
+        }
+        Ok(newest)
     }
 
     async fn get(&self, id: Uuid) -> Result<Option<DeadLetter>> {
@@ -274,16 +278,5 @@ impl DeadLetters for MemoryRegistry {
             state.is_none_or(|state| letter.state == state) && after.is_none_or(|after| letter.id > after)
         };
         Ok(self.state.lock().letters.values().filter(wanted).take(limit).cloned().collect())
-    }
-
-    async fn of_aggregate(&self, handler: &str, aggregate_type: &str, aggregate_id: &str) -> Result<Vec<DeadLetter>> {
-        let wanted = |letter: &&DeadLetter| {
-            letter.state == "parked"
-                && (letter.handler.as_str(), letter.aggregate_type.as_str(), letter.aggregate_id.as_str())
-                    == (handler, aggregate_type, aggregate_id)
-        };
-        let mut found: Vec<_> = self.state.lock().letters.values().filter(wanted).cloned().collect();
-        found.sort_by_key(|letter| (letter.sequence_number, letter.id));
-        Ok(found)
     }
 }

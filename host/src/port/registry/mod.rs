@@ -179,16 +179,17 @@ pub struct DeadLetter {
     pub state: String,
     /// Where the bytes came from, when they are no event of the log.
     pub coordinates: Option<String>,
+    /// Sequence of the event that says so in the handler's stream of `Operations`.
+    pub operation: Sequence,
 }
 
 /// Dead letters: an index of what is parked, derived from the `Operations` streams of the log.
 #[async_trait]
 pub trait DeadLetters: Send + Sync + std::fmt::Debug {
-    /// Adds, or overwrites by id.
-    async fn put(&self, letters: &[DeadLetter]) -> Result<()>;
+    /// Adds, or overwrites by id, unless a later operation is known: processes lag, and begin anew. Gives whether the
+    /// letter is now as given.
+    async fn put(&self, letter: &DeadLetter) -> Result<bool>;
     async fn get(&self, id: Uuid) -> Result<Option<DeadLetter>>;
     /// Those in a state (all: `None`), ordered by id, after an id.
     async fn list(&self, state: Option<&str>, after: Option<Uuid>, limit: usize) -> Result<Vec<DeadLetter>>;
-    /// Parked letters of one aggregate at one handler, ordered by sequence.
-    async fn of_aggregate(&self, handler: &str, aggregate_type: &str, aggregate_id: &str) -> Result<Vec<DeadLetter>>;
 }

@@ -1,9 +1,11 @@
 //! Aggregates whose handler fails: tried again, parked, released in order, and everything else goes on.
 
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 use crate::event_store::Record;
-use crate::state::Release;
 use crate::state::parking::letter_id;
+use crate::state::{Parking, Release};
 
 fn thing(id: &str) -> Aggregate {
     Aggregate::parse(THING, id).unwrap()
@@ -97,6 +99,11 @@ async fn a_retry_that_fails_again_parks_again() {
     assert_eq!(rows.len(), 3);
     assert!(rows[0].attempt_count >= 2 * ATTEMPTS_MAX, "{}", rows[0].attempt_count);
     assert_eq!(process.told(THING, "a").await, ["NOTED"]);
+    // Another process learns of the release when all of that is over.
+    let letter = process.parking.letter(CONSUMER, &thing("a")).unwrap();
+    let late = store.run(2, together([narrow_decider()])).await;
+    assert_eq!(late.parking.letter(CONSUMER, &thing("a")), Some(letter));
+    assert_eq!(store.rows(CONSUMER, "parked").await, rows);
 }
 
 #[tokio::test]
@@ -128,6 +135,25 @@ async fn a_release_that_nobody_heard_is_found_by_the_next_run() {
     second.settle(&process).await;
     let sent: Vec<uuid::Uuid> = commands.iter().map(|command| command.event_id).collect();
     assert_eq!(decided(&process, "a").await, sent);
+}
+
+#[tokio::test]
+async fn a_release_between_the_opening_of_a_process_and_its_following_is_heard() {
+    let store = Store::new();
+    let process = store.process(together([narrow_decider()])).await;
+    let commands = parked(&process, &mut worker(&process).await).await;
+    let (letters, clock) = (Arc::new(store.letters.clone()), store.clock());
+    let opened = Parking::open(process.events.clone(), letters, store.database.clone(), clock).await.unwrap();
+    process.parking.retry(letter_id(CONSUMER, commands[1].event_id), "alice").await.unwrap();
+    assert!(opened.is_parked(CONSUMER, &thing("a")));
+    let mut releases = opened.releases();
+    let stop = CancellationToken::new();
+    let follower = tokio::spawn(opened.clone().follow(P0, stop.clone()));
+    let heard = tokio::time::timeout(Duration::from_secs(60), releases.recv()).await.unwrap().unwrap();
+    assert_eq!(heard.aggregate, thing("a"));
+    assert!(!opened.is_parked(CONSUMER, &thing("a")));
+    stop.cancel();
+    follower.await.unwrap().unwrap();
 }
 
 #[tokio::test]
