@@ -16,7 +16,8 @@ CREATE TABLE owner_runs (
 
 -- A statement that must stop its transaction inserts a row here, which the named check refuses: always empty.
 CREATE TABLE guard (
-    missing_claims integer CONSTRAINT claims_are_ours CHECK (missing_claims IS NULL)
+    missing_claims integer CONSTRAINT claims_are_ours CHECK (missing_claims IS NULL),
+    missing_build integer CONSTRAINT build_is_kept CHECK (missing_build IS NULL)
 );
 
 CREATE TABLE log_watermarks (
@@ -109,7 +110,8 @@ CREATE TABLE projection_builds (
     name text COLLATE "C" PRIMARY KEY,
     handler text COLLATE "C" NOT NULL,
     state text NOT NULL CHECK (state IN ('building', 'taking', 'live', 'dropping')),
-    asked bigint NOT NULL
+    asked bigint NOT NULL,
+    id uuid NOT NULL
 );
 CREATE UNIQUE INDEX projection_builds_live ON projection_builds (handler) WHERE state = 'live';
 CREATE UNIQUE INDEX projection_builds_under_way ON projection_builds (handler) WHERE state IN ('building', 'taking');

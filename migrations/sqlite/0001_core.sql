@@ -11,6 +11,7 @@ CREATE TABLE store (
 -- A statement that must stop its transaction inserts a row here, which the named check refuses: always empty.
 CREATE TABLE guard (
     missing_claims INTEGER CONSTRAINT claims_are_ours CHECK (missing_claims IS NULL),
+    missing_build INTEGER CONSTRAINT build_is_kept CHECK (missing_build IS NULL),
     missing_watermark INTEGER CONSTRAINT watermark_is_expected CHECK (missing_watermark IS NULL)
 );
 
@@ -110,7 +111,8 @@ CREATE TABLE projection_builds (
     name TEXT PRIMARY KEY,
     handler TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('building', 'taking', 'live', 'dropping')),
-    asked INTEGER NOT NULL
+    asked INTEGER NOT NULL,
+    id TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX projection_builds_live ON projection_builds (handler) WHERE state = 'live';
 CREATE UNIQUE INDEX projection_builds_under_way ON projection_builds (handler) WHERE state IN ('building', 'taking');

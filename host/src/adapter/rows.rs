@@ -75,9 +75,9 @@ pub(super) fn edge([source_kind, source_id, predicate, target_kind, target_id]: 
 }
 
 /// A build from its columns.
-pub(super) fn build(name: String, handler: String, state: &str, asked: u64) -> Result<Build> {
+pub(super) fn build(name: String, handler: String, state: &str, asked: u64, id: Uuid) -> Result<Build> {
     let state = State::parse(state).ok_or_else(|| corrupt(format!("{state} is no state of a build")))?;
-    Ok(Build { name, handler, state, asked })
+    Ok(Build { name, handler, state, asked, id })
 }
 
 /// Candidates fetched at once when a filter may drop some.

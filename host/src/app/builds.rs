@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use crate::deploy::Deployments;
 use crate::deploy::fold::{self, Deployment};
 use crate::domain::{AggregateType, Partition, Position, event_topic};
@@ -18,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::port;
 use crate::port::clock::Clock;
 use crate::port::read_model::ReadModel;
-use crate::port::read_model::builds::{BUNDLED, Build, Builds, State, Wanted, consumer_of, name, plain, shown};
+use crate::port::read_model::builds::{BUNDLED, Begun, Build, Builds, State, Wanted, consumer_of, name, plain, shown};
 use crate::projection::Target;
 use crate::sandbox::ActiveHandler;
 use crate::state::{self, Parking, Progress};
@@ -50,9 +52,7 @@ pub(crate) struct Projecting {
     pub topic: String,
     /// Aggregate type it is limited to.
     pub kind: Option<String>,
-    pub build: String,
-    /// [`Build::asked`]: a build of the same name that was begun anew is another.
-    pub asked: u64,
+    pub build: Begun,
 }
 
 /// What is to run now, and when to look again at the latest.
@@ -87,8 +87,8 @@ pub(crate) struct Parts {
 /// See the module.
 pub(crate) struct Keeper {
     parts: Parts,
-    /// [`Build::asked`] of the builds that were seen, by name.
-    seen: BTreeMap<String, u64>,
+    /// [`Build::id`] of the builds that were seen, by name.
+    seen: BTreeMap<String, Uuid>,
     taking: BTreeMap<String, Taking>,
     /// Builds that did not get there, and when they may try again.
     later: BTreeMap<String, Duration>,
@@ -116,7 +116,7 @@ impl Keeper {
             let taking = |other: &Build| other.handler == build.handler && other.state == State::Taking;
             let all = all_consumers(&build.handler, fold);
             // It was deleted and begun anew while this process did not look: what it knows is of the other one.
-            if self.seen.insert(build.name.clone(), build.asked).is_some_and(|before| before != build.asked) {
+            if self.seen.insert(build.name.clone(), build.id).is_some_and(|before| before != build.id) {
                 kept.gone.extend(all.iter().cloned());
             }
             match build.state {
@@ -163,8 +163,12 @@ impl Keeper {
         for deployment in handlers.values() {
             self.release_letters(&gone(deployment, &known)).await?;
         }
+        // What was begun since this process looked has consumers that do not run here yet.
         for build in known {
             let Some((deployment, fold)) = find(&handlers, &build) else { continue };
+            if self.seen.get(&build.name) != Some(&build.id) {
+                continue;
+            }
             match build.state {
                 State::Live => {}
                 State::Building => self.approach(&build, deployment, fold).await?,
@@ -199,7 +203,8 @@ impl Keeper {
         }
         let collections: Vec<String> = wanted.collections.iter().map(|each| each.name.clone()).collect();
         let (name, handler, asked) = (&wanted.name, &deployment.name, deployment.last.0);
-        self.parts.builds.begin(Wanted { name, handler, asked, collections: &collections }).await?;
+        let id = self.parts.clock.random_id();
+        self.parts.builds.begin(Wanted { name, handler, asked, collections: &collections }, id).await?;
         failpoint::pass("build.after_begin");
         tracing::info!(build = wanted.name, "a build of a projection begins");
         Ok(true)
@@ -242,7 +247,8 @@ impl Keeper {
         // What was handled without an effect is stored now and then only; the comparison is of what is stored.
         let mine: BTreeSet<String> = consumers(of, fold).collect();
         for row in self.parts.progress.consumers().iter().filter(|row| mine.contains(&row.consumer)) {
-            self.parts.read_model.set_checkpoint(&row.consumer, row.partition, row.position).await?;
+            let (model, begun) = (&self.parts.read_model, build.begun());
+            model.set_checkpoint(&row.consumer, row.partition, row.position, Some(&begun)).await?;
         }
         let successors = self.successors(build, of, &mine).await?;
         let collections: Vec<String> = fold.collections.iter().map(|each| each.name.clone()).collect();
@@ -340,8 +346,7 @@ fn projecting<'a>(
             handler: of.name.clone(),
             topic: event_topic(&AggregateType::parse(kind).ok()?),
             kind: (of.name != BUNDLED).then(|| kind.clone()),
-            build: build.name.clone(),
-            asked: build.asked,
+            build: build.begun(),
         })
     })
 }
@@ -361,9 +366,9 @@ fn consumer(handler: &str, build: &str, kind: &str) -> Option<String> {
 /// What a consumer writes, and the version that goes on with it when the active one writes something else.
 pub(crate) async fn target(deployments: &Deployments, each: &Projecting) -> Target {
     let handlers = deployments.handlers();
-    let known = handlers.get(&each.handler).and_then(|of| of.builds.iter().find(|build| build.name == each.build));
+    let known = handlers.get(&each.handler).and_then(|of| of.builds.iter().find(|build| build.name == each.build.name));
     let Some(build) = known else {
-        return Target { build: each.build.clone(), collections: Vec::new(), last: None };
+        return Target { build: each.build.name.clone(), collections: Vec::new(), last: None };
     };
     let collections = build.collections.iter().map(|each| (each.name.clone(), each.revision)).collect();
     let last = match deployments.component(build.digest).await {
@@ -373,7 +378,7 @@ pub(crate) async fn target(deployments: &Deployments, each: &Projecting) -> Targ
             None
         }
     };
-    Target { build: each.build.clone(), collections, last }
+    Target { build: each.build.name.clone(), collections, last }
 }
 
 /// Consumers of the builds of a projection that are gone.

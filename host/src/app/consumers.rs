@@ -394,8 +394,12 @@ impl Starter {
             Plan::Projector(each) => {
                 let attempts_max = self.config.projection_attempts_max;
                 let options = self.options(&each.consumer, topics, attempts_max);
-                let options =
-                    consumer::Options { batches_max: PROJECTION_BATCHES_MAX, pace: PROJECTION_PACE, ..options };
+                let options = consumer::Options {
+                    build: Some(each.build.clone()),
+                    batches_max: PROJECTION_BATCHES_MAX,
+                    pace: PROJECTION_PACE,
+                    ..options
+                };
                 let work = Projector::new(&each.handler, each.kind.as_deref(), target(&self.deployments, each).await);
                 Ok(Consumer::open(options, self.parts.clone(), partition, work).await?.run(stop).boxed())
             }
@@ -407,6 +411,7 @@ impl Starter {
         consumer::Options {
             consumer: consumer.to_owned(),
             topics,
+            build: None,
             attempts_max,
             lease_ms: self.lease_ms,
             heartbeat_interval: Duration::from_millis(self.config.heartbeat_ms),

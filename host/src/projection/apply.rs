@@ -10,7 +10,7 @@ use crate::event_store::Record;
 use crate::failpoint;
 use crate::port;
 use crate::port::read_model::{Batch, Change, Document, DocumentKey, EventChanges};
-use crate::port::registry::{Claimed, Finished};
+use crate::port::registry::{Claimed, Finished, Status};
 use crate::sandbox::{ActiveHandler, CausedChange, Failure, FetchedDocument, Handler, Ordering, Projecting};
 use crate::state::held::BatchNumber;
 use crate::state::{Context, Error, Place, Presented, Upcasters, call_guests, finished};
@@ -49,6 +49,8 @@ enum Stopped {
     Error(Error),
     /// The handler fails on these events, or the sink refuses what it wants written.
     Poison { reason: &'static str, message: String },
+    /// The build is deleted; this process has not seen it yet.
+    Gone,
 }
 
 impl From<port::Error> for Stopped {
@@ -77,8 +79,16 @@ impl Step<'_> {
                 }
                 Err(Stopped::Error(error)) => return Err(error),
                 Err(Stopped::Poison { reason, message }) => (reason, message),
+                Err(Stopped::Gone) => {
+                    self.give_up(&run).await?;
+                    continue;
+                }
             };
             if let [item] = run.as_slice() {
+                if self.is_gone().await? {
+                    self.give_up(&run).await?;
+                    continue;
+                }
                 blocked.insert(item.record.aggregate.clone());
                 self.context.failed(&item.record, item.attempt, reason, &message, &[]).await?;
             } else {
@@ -86,6 +96,25 @@ impl Step<'_> {
                 runs.push((tail, false));
                 runs.push((run, false));
             }
+        }
+        Ok(())
+    }
+
+    /// Whether the build is deleted: what it lacks then is no fault of an event.
+    async fn is_gone(&self) -> Result<bool, Error> {
+        match self.apply(&[], Vec::new(), None).await {
+            Err(Stopped::Error(error)) => Err(error),
+            Err(Stopped::Gone) => Ok(true),
+            Err(Stopped::Poison { .. }) | Ok(()) => Ok(false),
+        }
+    }
+
+    /// Lets go of events of a build that is deleted: they may be another's of its name, and this consumer ends soon.
+    async fn give_up(&self, items: &[Item]) -> Result<(), Error> {
+        let finished: Vec<Finished> = items.iter().map(Item::finished).collect();
+        self.context.claims.fail(&finished, Status::Failed, "the build is deleted").await?;
+        for item in items {
+            self.context.wait(&item.record.aggregate, Place::of(&item.record), "the build is deleted");
         }
         Ok(())
     }
@@ -192,6 +221,7 @@ impl Step<'_> {
         let batch = Batch {
             consumer: &options.consumer,
             build: self.build,
+            begun: options.build.as_ref().map(|build| build.id),
             owner: &parts.owner,
             events,
             finished: finished.clone(),
@@ -201,6 +231,9 @@ impl Step<'_> {
         port::fail_at("apply.before")?;
         let applied = parts.read_model.apply(batch).await?;
         failpoint::pass("apply.after");
+        if applied.gone {
+            return Err(Stopped::Gone);
+        }
         if let Some((_, words)) = applied.foreign.first() {
             return Err(Stopped::Poison { reason: "fault", message: words.clone() });
         }

@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::*;
 use crate::domain::Position;
+use crate::port::read_model::builds::{Begun, Builds as _, Wanted};
 use crate::state::Consumer;
 use crate::state::consumer::{CHECKPOINT_INTERVAL, Options};
 use crate::state::parking::letter_id;
@@ -29,6 +31,7 @@ fn options() -> Options {
     Options {
         consumer: CONSUMER.into(),
         topics: vec!["account_events".into()],
+        build: None,
         attempts_max: 3,
         lease_ms: 30_000,
         heartbeat_interval: Duration::from_secs(10),
@@ -105,6 +108,32 @@ async fn a_poison_event_parks_its_aggregate_only() {
     }
     assert!(process.parking.is_parked(CONSUMER, &bad.aggregate));
     assert_eq!(projector.checkpoint(), process.events.end(P0));
+}
+
+/// Another process has deleted the build, and perhaps begun another of its name; this one has not looked yet.
+#[tokio::test]
+async fn a_consumer_of_a_deleted_build_writes_and_parks_nothing() {
+    let store = Store::new();
+    let process = store.process(together([accounts()])).await;
+    let begun = Begun { name: BUILD.into(), id: Uuid::from_u128(7) };
+    let wanted = Wanted { name: BUILD, handler: "account-projection", asked: 1, collections: &[] };
+    store.database.begin(wanted, begun.id).await.unwrap();
+    let late = Begun { id: Uuid::from_u128(6), ..begun.clone() };
+    let mut late = projector_with(&process, Options { build: Some(late), ..options() }).await;
+    open(&process, "a").await;
+    // It finds no document of this one, which the handler takes for a fault.
+    deposit(&process, "b", json!(5)).await;
+    for _ in 0..5 {
+        store.clock.advance(Duration::from_secs(1));
+        while late.work().await.unwrap() {}
+    }
+    assert_eq!((process.parking.count(), balance(&store, "a").await), (0, None));
+    assert_eq!(late.stored_checkpoint(&process).await, Position(0));
+    assert_eq!(store.rows(CONSUMER, "failed").await.len(), 2, "whoever writes the build may have them");
+    let mut projector = projector_with(&process, Options { build: Some(begun), ..options() }).await;
+    projector.settle(&process).await;
+    assert_eq!((process.parking.count(), balance(&store, "a").await), (1, Some(json!(0))));
+    assert_eq!(projector.stored_checkpoint(&process).await, process.events.end(P0));
 }
 
 #[tokio::test]

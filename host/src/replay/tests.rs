@@ -169,11 +169,22 @@ async fn model(documents: &[(&str, u64, &str)], edge: Option<&str>) -> MemoryRea
         events[0].changes.extend([Change::PutNode { node: node("a") }, set]);
     }
     let now = crate::domain::Timestamp(0);
-    let batch =
-        Batch { consumer: "c", build: LIVE, owner: &owner, events, finished: Vec::new(), checkpoint: None, now };
+    let batch = Batch {
+        consumer: "c",
+        build: LIVE,
+        begun: None,
+        owner: &owner,
+        events,
+        finished: Vec::new(),
+        checkpoint: None,
+        now,
+    };
     model.apply(batch).await.unwrap();
     let collections = ["accounts".to_owned()];
-    model.begin(Wanted { name: LIVE, handler: "accounts", asked: 1, collections: &collections }).await.unwrap();
+    model
+        .begin(Wanted { name: LIVE, handler: "accounts", asked: 1, collections: &collections }, uuid::Uuid::nil())
+        .await
+        .unwrap();
     model
 }
 

@@ -27,6 +27,7 @@ use crate::error::{Classified as _, Kind};
 use crate::event_store::{self, EventStore};
 use crate::metrics::Metrics;
 use crate::port::clock::Clock;
+use crate::port::read_model::builds::Begun;
 use crate::port::registry::{Owner, Registry};
 use crate::projection::Projector;
 use crate::query;
@@ -175,7 +176,7 @@ impl Services {
         for (consumer, topic) in [(ACCOUNTS, "account_commands"), (THINGS, "thing_commands")] {
             let states = states.clone();
             let worker = move || std::future::ready(Worker::new(states.clone()));
-            consumers.join(consumer, topic, &Running::until(&stop), worker);
+            consumers.join(consumer, topic, None, &Running::until(&stop), worker);
         }
         let keeper = Keeper::new(builds::Parts {
             builds: database.clone(),
@@ -293,10 +294,11 @@ fn relay_options() -> relay::Options {
     }
 }
 
-fn consumer_options(name: &str, topic: &str, setting: &Setting) -> consumer::Options {
+fn consumer_options(name: &str, topic: &str, build: Option<Begun>, setting: &Setting) -> consumer::Options {
     consumer::Options {
         consumer: name.into(),
         topics: vec![topic.into()],
+        build,
         attempts_max: ATTEMPTS_MAX,
         lease_ms: LEASE_MS,
         heartbeat_interval: HEARTBEAT,
@@ -386,7 +388,7 @@ struct Consumers {
 impl Consumers {
     fn project(&self, each: &Projecting, running: &Running) {
         let (deployments, of) = (self.deployments.clone(), each.clone());
-        self.join(&each.consumer, &each.topic, running, move || {
+        self.join(&each.consumer, &each.topic, Some(&each.build), running, move || {
             let (deployments, of) = (deployments.clone(), of.clone());
             async move {
                 let target = builds::target(&deployments, &of).await;
@@ -395,7 +397,7 @@ impl Consumers {
         });
     }
 
-    fn join<W, F, M>(&self, name: &str, topic: &str, running: &Running, work: F)
+    fn join<W, F, M>(&self, name: &str, topic: &str, build: Option<&Begun>, running: &Running, work: F)
     where
         W: Work,
         M: Future<Output = W> + Send,
@@ -416,7 +418,7 @@ impl Consumers {
         for partition in (0..parts.events.partitions()).map(Partition) {
             let (share, stop) = (intake.share(), running.stop.clone());
             let (parts, work) = (parts.clone(), work.clone());
-            let (consumer, options) = (name.to_owned(), consumer_options(name, topic, &self.setting));
+            let (consumer, options) = (name.to_owned(), consumer_options(name, topic, build.cloned(), &self.setting));
             self.tasks.spawn_until(name, running, async move {
                 let clock = parts.clock.clone();
                 let run = |release| {

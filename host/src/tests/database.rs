@@ -13,7 +13,7 @@ use crate::domain::{Aggregate, Partition, Position, SegmentNumber, Sequence, Tim
 use crate::port::Result;
 use crate::port::index::memory::MemoryIndex;
 use crate::port::index::{Applied, EventRow, Index, Lookup, Seen, SegmentRows, Watermark};
-use crate::port::read_model::builds::{Build, Builds, State, Wanted, consumer_of, plain};
+use crate::port::read_model::builds::{Begun, Build, Builds, State, Wanted, consumer_of, plain};
 use crate::port::read_model::{
     AppliedBatch, Batch, Document, DocumentKey, Edge, MemoryReadModel, Node, Query, ReadModel,
 };
@@ -250,7 +250,7 @@ impl<W: Way> ReadModel for Database<W> {
         self.0
             .call("apply", words, async {
                 let applied = self.0.rows().model.apply(batch).await?;
-                if applied.foreign.is_empty() {
+                if applied.foreign.is_empty() && !applied.gone {
                     let had_effect =
                         finished.iter().map(|event| event.event_id).filter(|id| !applied.fenced.contains(id));
                     let again = {
@@ -289,11 +289,22 @@ impl<W: Way> ReadModel for Database<W> {
         self.0.call("checkpoints", String::new, self.0.rows().model.checkpoints()).await
     }
 
-    async fn set_checkpoint(&self, consumer: &str, partition: Partition, position: Position) -> Result<()> {
+    async fn set_checkpoint(
+        &self,
+        consumer: &str,
+        partition: Partition,
+        position: Position,
+        build: Option<&Begun>,
+    ) -> Result<()> {
         self.0
             .call("checkpoint", || format!("{consumer} {partition}/{position}"), async {
-                self.0.rows().model.set_checkpoint(consumer, partition, position).await?;
-                self.0.saw(Effect::Checkpoint { consumer, at: (partition, position) });
+                let model = &self.0.rows().model;
+                model.set_checkpoint(consumer, partition, position, build).await?;
+                let stored = model.checkpoints().await?;
+                // Nothing is seen of one that was refused.
+                if let Some((.., at)) = stored.iter().find(|(of, on, _)| of == consumer && *on == partition) {
+                    self.0.saw(Effect::Checkpoint { consumer, at: (partition, *at) });
+                }
                 Ok(())
             })
             .await
@@ -306,8 +317,8 @@ impl<W: Way> Builds for Database<W> {
         self.0.call("builds", String::new, self.0.rows().model.builds()).await
     }
 
-    async fn begin(&self, wanted: Wanted<'_>) -> Result<()> {
-        self.0.call("begin", || wanted.name.to_owned(), self.0.rows().model.begin(wanted)).await
+    async fn begin(&self, wanted: Wanted<'_>, id: Uuid) -> Result<()> {
+        self.0.call("begin", || wanted.name.to_owned(), self.0.rows().model.begin(wanted, id)).await
     }
 
     async fn turn(&self, name: &str, from: State, to: State) -> Result<bool> {

@@ -43,6 +43,7 @@ fn options() -> Options {
     Options {
         consumer: CONSUMER.into(),
         topics: vec!["thing_commands".into()],
+        build: None,
         attempts_max: ATTEMPTS_MAX,
         lease_ms: 30_000,
         heartbeat_interval: Duration::from_secs(10),

@@ -3,21 +3,23 @@
 
 use async_trait::async_trait;
 use sqlx::postgres::PgRow;
+use uuid::Uuid;
 
 use super::connection::Arguments;
-use super::{Database, get, unsigned};
+use super::values::Id;
+use super::{Database, get, unsigned, uuid};
 use crate::adapter::rows::{self, int, limit};
 use crate::port::Result;
 use crate::port::read_model::builds::{Build, Builds, State, Wanted};
 
-const BUILDS: &str = "SELECT name, handler, state, asked FROM projection_builds ORDER BY name";
+const BUILDS: &str = "SELECT name, handler, state, asked, id FROM projection_builds ORDER BY name";
 
 // Of two processes that begin one at the same time, a unique index refuses the second.
 const BEGIN: &str = "
 WITH begun AS (
-    INSERT INTO projection_builds (name, handler, state, asked)
+    INSERT INTO projection_builds (name, handler, state, asked, id)
     SELECT $1, $2, CASE WHEN EXISTS (SELECT 1 FROM projection_builds WHERE handler = $2 AND state = 'live')
-                        THEN 'building' ELSE 'live' END, $3
+                        THEN 'building' ELSE 'live' END, $3, $5
      WHERE NOT EXISTS (
         SELECT 1 FROM projection_builds
          WHERE name = $1 OR (handler = $2 AND state IN ('building', 'taking')))
@@ -84,16 +86,18 @@ const FORGET: &str = "DELETE FROM projection_builds WHERE name = $1 AND state = 
 impl Builds for Database {
     async fn builds(&self) -> Result<Vec<Build>> {
         let found = self.inner.pool.read(BUILDS, Arguments::default()).await?;
-        let build = |row: &PgRow| rows::build(get(row, 0)?, get(row, 1)?, get(row, 2)?, unsigned(row, 3)?);
+        let build =
+            |row: &PgRow| rows::build(get(row, 0)?, get(row, 1)?, get(row, 2)?, unsigned(row, 3)?, uuid(row, 4)?);
         found.iter().map(build).collect()
     }
 
-    async fn begin(&self, wanted: Wanted<'_>) -> Result<()> {
+    async fn begin(&self, wanted: Wanted<'_>, id: Uuid) -> Result<()> {
         let arguments = Arguments::default()
             .with(wanted.name)
             .with(wanted.handler)
             .with(int(wanted.asked))
-            .with(wanted.collections);
+            .with(wanted.collections)
+            .with(Id(id));
         self.inner.pool.write(BEGIN, arguments).await?;
         Ok(())
     }

@@ -14,6 +14,7 @@ use super::values::{Id, Time};
 use super::{Database, WHAT, failed, get, search, terms, unsigned, uuid};
 use crate::adapter::rows::{aggregate, corrupt, int, left, ours};
 use crate::domain::{Aggregate, Partition, Position};
+use crate::port::read_model::builds::Begun;
 use crate::port::read_model::plan::{Plan, belongs, document_words, edges_words, node_words};
 use crate::port::read_model::{AppliedBatch, Batch, Document, DocumentKey, Edge, Node, Query, ReadModel};
 use crate::port::registry::Finished;
@@ -22,6 +23,7 @@ use crate::port::{Error, Result};
 /// Looks for what refused a batch before it counts as unavailable: each finds what the others wrote meanwhile.
 const LOOKS_MAX: u32 = 4;
 
+// The build's row is locked, so that it is not deleted before this is over, and then begun anew under the same name.
 // A row of another owner: its owner would become NULL, which the column refuses. Edges follow the sets that were
 // really written. `NOT IN … IS FALSE` is IN as a hash of the rows, whatever their number.
 const WRITE: &str = "
@@ -38,6 +40,10 @@ WITH asked AS MATERIALIZED (
     RETURNING 1
 ), guarded AS (
     INSERT INTO guard (missing_claims) SELECT 1 WHERE (SELECT count(*) FROM done) <> cardinality($2::uuid[])
+), kept AS MATERIALIZED (
+    SELECT 1 FROM projection_builds WHERE name = $6 AND id = $33 AND state <> 'dropping' FOR KEY SHARE
+), held AS (
+    INSERT INTO guard (missing_build) SELECT 1 WHERE $33::uuid IS NOT NULL AND NOT EXISTS (SELECT 1 FROM kept)
 ), versions AS (
     INSERT INTO aggregate_versions AS v (handler, aggregate_id, last_sequence, updated_at)
     SELECT $1, aggregate_id, max(sequence_number), $5 FROM mine GROUP BY aggregate_id ORDER BY aggregate_id
@@ -128,7 +134,10 @@ SELECT 2, a.slot, s.owner_type, s.owner_id
 const CHECKPOINTS: &str = "SELECT consumer, partition, position FROM consumer_checkpoints ORDER BY consumer, partition";
 
 const SET_CHECKPOINT: &str = "
-INSERT INTO consumer_checkpoints AS c VALUES ($1, $2, $3)
+WITH kept AS MATERIALIZED (
+    SELECT 1 FROM projection_builds WHERE name = $4 AND id = $5 AND state <> 'dropping' FOR KEY SHARE
+)
+INSERT INTO consumer_checkpoints AS c SELECT $1, $2, $3 WHERE $4::text IS NULL OR EXISTS (SELECT 1 FROM kept)
     ON CONFLICT (consumer, partition) DO UPDATE
    SET position = excluded.position WHERE c.position < excluded.position";
 
@@ -145,6 +154,7 @@ impl ReadModel for Database {
             let write = write_arguments(&batch, &plan, &ours(&batch, &none), batch.checkpoint);
             match self.inner.pool.try_write(WRITE, write).await? {
                 Ok(_) => return Ok(AppliedBatch::default()),
+                Err(error) if is_gone(&error) => return Ok(AppliedBatch { gone: true, ..AppliedBatch::default() }),
                 Err(error) if is_refusal(&error) => {}
                 Err(error) => return Err(failed(error)),
             }
@@ -187,8 +197,19 @@ impl ReadModel for Database {
         rows.iter().map(checkpoint).collect()
     }
 
-    async fn set_checkpoint(&self, consumer: &str, partition: Partition, position: Position) -> Result<()> {
-        let arguments = Arguments::default().with(consumer).with(i32::from(partition.0)).with(int(position.0));
+    async fn set_checkpoint(
+        &self,
+        consumer: &str,
+        partition: Partition,
+        position: Position,
+        build: Option<&Begun>,
+    ) -> Result<()> {
+        let arguments = Arguments::default()
+            .with(consumer)
+            .with(i32::from(partition.0))
+            .with(int(position.0))
+            .with(build.map(|build| build.name.as_str()))
+            .with(build.map(|build| Id(build.id)));
         self.inner.pool.write(SET_CHECKPOINT, arguments).await?;
         Ok(())
     }
@@ -211,6 +232,9 @@ impl Database {
             let write = write_arguments(batch, &plan, &ours(batch, &lost), checkpoint);
             match session.send(WRITE, write).await {
                 Ok(_) => {}
+                Err(error) if is_gone(&error) => {
+                    return Ok(Some(AppliedBatch { gone: true, ..AppliedBatch::default() }));
+                }
                 Err(error) if is_refusal(&error) => return Ok(None),
                 Err(error) => return Err(failed(error)),
             }
@@ -218,8 +242,12 @@ impl Database {
         session.run("COMMIT", Arguments::default()).await?;
         session.finish();
         let fenced = batch.finished.iter().map(|f| f.event_id).filter(|id| lost.contains(id)).collect();
-        Ok(Some(AppliedBatch { fenced, foreign }))
+        Ok(Some(AppliedBatch { fenced, foreign, gone: false }))
     }
+}
+
+fn is_gone(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.constraint()) == Some("build_is_kept")
 }
 
 fn is_refusal(error: &sqlx::Error) -> bool {
@@ -328,4 +356,5 @@ fn write_arguments(
     arguments
         .with(checkpoint.map(|(partition, _)| i32::from(partition.0)))
         .with(checkpoint.map(|(_, position)| int(position.0)))
+        .with(batch.begun.map(Id))
 }

@@ -200,7 +200,16 @@ fn batch<'a>(me: &'a crate::port::registry::Owner, n: u64, ended: Vec<Finished>)
     let owner = Aggregate::parse("Account", "a").unwrap();
     let event = EventChanges { event_id: ended[0].event_id, owner, version: n, changes };
     let checkpoint = Some((Partition(0), Position(n)));
-    Batch { consumer: H, build: "live", owner: me, events: vec![event], finished: ended, checkpoint, now: T0 }
+    Batch {
+        consumer: H,
+        build: "live",
+        begun: None,
+        owner: me,
+        events: vec![event],
+        finished: ended,
+        checkpoint,
+        now: T0,
+    }
 }
 
 /// A future polled a few times and dropped, at every depth that there is.

@@ -3,14 +3,15 @@
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
+use uuid::Uuid;
 
 use super::connection::Arguments;
-use super::{Database, failed, get, int, json, limit, unsigned};
+use super::{Database, corrupt, failed, get, int, json, limit, unsigned};
 use crate::adapter::rows;
 use crate::port::Result;
 use crate::port::read_model::builds::{Build, Builds, State, Wanted};
 
-const BUILDS: &str = "SELECT name, handler, state, asked FROM projection_builds ORDER BY name";
+const BUILDS: &str = "SELECT name, handler, state, asked, id FROM projection_builds ORDER BY name";
 
 /// Lets readers of the collections in $4 see the build $1, when it is live.
 macro_rules! show {
@@ -26,9 +27,9 @@ SELECT value, $1 FROM json_each($4)
 const BEGIN: &str = concat!(
     "
 BEGIN IMMEDIATE;
-INSERT INTO projection_builds (name, handler, state, asked)
+INSERT INTO projection_builds (name, handler, state, asked, id)
 SELECT $1, $2, iif(EXISTS (SELECT 1 FROM projection_builds WHERE handler = $2 AND state = 'live'), 'building', 'live'),
-       $3
+       $3, $5
  WHERE NOT EXISTS (
     SELECT 1 FROM projection_builds
      WHERE name = $1 OR (handler = $2 AND state IN ('building', 'taking')));",
@@ -97,16 +98,20 @@ const FORGET: &str = "DELETE FROM projection_builds WHERE name = $1 AND state = 
 impl Builds for Database {
     async fn builds(&self) -> Result<Vec<Build>> {
         let found = self.inner.readers.run(BUILDS, Arguments::default()).await.map_err(failed)?;
-        let build = |row: &SqliteRow| rows::build(get(row, 0)?, get(row, 1)?, get(row, 2)?, unsigned(row, 3)?);
+        let build = |row: &SqliteRow| {
+            let id = get::<&str>(row, 4)?.parse().map_err(|_| corrupt("the id of a build is no UUID"))?;
+            rows::build(get(row, 0)?, get(row, 1)?, get(row, 2)?, unsigned(row, 3)?, id)
+        };
         found.iter().map(build).collect()
     }
 
-    async fn begin(&self, wanted: Wanted<'_>) -> Result<()> {
+    async fn begin(&self, wanted: Wanted<'_>, id: Uuid) -> Result<()> {
         let arguments = Arguments::default()
             .with(wanted.name.to_owned())
             .with(wanted.handler.to_owned())
             .with(int(wanted.asked))
-            .with(json(&wanted.collections));
+            .with(json(&wanted.collections))
+            .with(id.to_string());
         self.inner.writer.run(BEGIN, arguments).await.map_err(failed)?;
         Ok(())
     }

@@ -15,6 +15,7 @@ use super::{Database, corrupt, failed, get, int, json, search};
 use crate::adapter::rows::{aggregate, left, ours};
 use crate::domain::{Partition, Position};
 use crate::port::Result;
+use crate::port::read_model::builds::Begun;
 use crate::port::read_model::plan::{Plan, belongs, document_words, edges_words, node_words};
 use crate::port::read_model::{AppliedBatch, Batch, Document, DocumentKey, Edge, Node, Query, ReadModel};
 
@@ -23,6 +24,10 @@ use crate::port::read_model::{AppliedBatch, Batch, Document, DocumentKey, Edge, 
 macro_rules! write {
     () => {
         concat!(
+            "
+INSERT INTO guard (missing_build) SELECT 1
+ WHERE $12 IS NOT NULL
+   AND NOT EXISTS (SELECT 1 FROM projection_builds WHERE name = $3 AND id = $12 AND state <> 'dropping');",
             write_rows!(),
             "
 INSERT INTO documents (build, collection, id, owner_type, owner_id, version, text_is_stale, body)
@@ -110,6 +115,7 @@ impl ReadModel for Database {
                     self.ended(&batch, &lost);
                     return Ok(AppliedBatch::default());
                 }
+                Err(error) if is_gone(&error) => return Ok(AppliedBatch { gone: true, ..AppliedBatch::default() }),
                 Err(error) if is_refusal(&error) => {}
                 Err(error) => return Err(failed(error)),
             }
@@ -127,7 +133,11 @@ impl ReadModel for Database {
         if foreign.is_empty() {
             let plan = Plan::of(left(&batch.events, &lost, &HashSet::new()));
             let checkpoint = if lost.is_empty() { batch.checkpoint } else { None };
-            turn.run(WRITE_REST, arguments(&batch, &plan, &ending, checkpoint)).await.map_err(failed)?;
+            match turn.run(WRITE_REST, arguments(&batch, &plan, &ending, checkpoint)).await {
+                Ok(_) => {}
+                Err(error) if is_gone(&error) => return Ok(AppliedBatch { gone: true, ..AppliedBatch::default() }),
+                Err(error) => return Err(failed(error)),
+            }
             self.ended(&batch, &lost);
         } else {
             turn.run("ROLLBACK", Arguments::default()).await.map_err(failed)?;
@@ -135,7 +145,7 @@ impl ReadModel for Database {
         turn.finish();
         self.forget(|ledger| ledger.done_already(batch.consumer, &done)).await;
         let fenced = batch.finished.iter().map(|f| f.event_id).filter(|id| lost.contains(id)).collect();
-        Ok(AppliedBatch { fenced, foreign })
+        Ok(AppliedBatch { fenced, foreign, gone: false })
     }
 
     async fn documents(&self, build: Option<&str>, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
@@ -167,8 +177,14 @@ impl ReadModel for Database {
         rows.iter().map(checkpoint).collect()
     }
 
-    async fn set_checkpoint(&self, consumer: &str, partition: Partition, position: Position) -> Result<()> {
-        self.write_claims(false, Some((consumer, partition, position))).await
+    async fn set_checkpoint(
+        &self,
+        consumer: &str,
+        partition: Partition,
+        position: Position,
+        build: Option<&Begun>,
+    ) -> Result<()> {
+        self.write_claims(false, Some((consumer, partition, position, build))).await
     }
 }
 
@@ -185,6 +201,10 @@ impl Database {
         let ours = batch.finished.iter().filter(|event| !lost.contains(&event.event_id));
         self.inner.ledger.lock().done(batch.consumer, batch.owner, ours, batch.now);
     }
+}
+
+fn is_gone(error: &sqlx::Error) -> bool {
+    error.to_string().contains("build_is_kept")
 }
 
 fn is_refusal(error: &sqlx::Error) -> bool {
@@ -302,4 +322,5 @@ fn arguments(
         .with(batch.consumer.to_owned())
         .with(checkpoint.map(|(partition, _)| i64::from(partition.0)))
         .with(checkpoint.map(|(_, position)| int(position.0)))
+        .with(batch.begun.map(|id| id.to_string()))
 }

@@ -14,6 +14,7 @@ use super::ledger::{Ledger, Row, Stored, Written};
 use super::{Database, corrupt, failed, get, int, json, limit, unsigned};
 use crate::domain::{Partition, Position, Sequence, Timestamp};
 use crate::port::Result;
+use crate::port::read_model::builds::Begun;
 use crate::port::registry::{Claim, ClaimFilter, ClaimRow, Claimed, Finished, Owner, Registry, Status};
 
 /// Ended claims that wait for a transaction: enough of them share pages, and a crash forgets no more than these.
@@ -56,6 +57,9 @@ INSERT INTO guard (missing_claims) SELECT 1 WHERE changes() < $2;"
 }
 pub(super) use write_rows;
 
+/// A consumer's checkpoint on a partition, and the build that it writes.
+type Checkpoint<'a> = (&'a str, Partition, Position, Option<&'a Begun>);
+
 const WRITE: &str = concat!(
     "BEGIN IMMEDIATE;",
     write_rows!(),
@@ -66,7 +70,10 @@ SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM jsonb_each($3)
     ON CONFLICT (handler, aggregate_id) DO UPDATE
    SET last_sequence = excluded.last_sequence, updated_at = excluded.updated_at
  WHERE last_sequence < excluded.last_sequence;
-INSERT INTO consumer_checkpoints SELECT $4, $5, $6 WHERE $4 IS NOT NULL
+INSERT INTO consumer_checkpoints SELECT $4, $5, $6
+ WHERE $4 IS NOT NULL
+   AND ($7 IS NULL
+        OR EXISTS (SELECT 1 FROM projection_builds WHERE name = $7 AND id = $8 AND state <> 'dropping'))
     ON CONFLICT (consumer, partition) DO UPDATE
    SET position = excluded.position WHERE position < excluded.position;
 COMMIT"
@@ -120,19 +127,22 @@ impl Database {
     /// Writes what ended in memory, and drops of it what needs no row; with `all`, writes rows for these and the open
     /// claims as well. A consumer's checkpoint goes into the same transaction, so that none is ahead of what it covers
     /// (I7).
-    pub(super) async fn write_claims(&self, all: bool, checkpoint: Option<(&str, Partition, Position)>) -> Result<()> {
+    pub(super) async fn write_claims(&self, all: bool, checkpoint: Option<Checkpoint<'_>>) -> Result<()> {
         let _one_at_a_time = self.inner.writing_claims.lock().await;
         let unwritten = self.inner.ledger.lock().unwritten(all);
         if unwritten.is_empty() && checkpoint.is_none() {
             return Ok(());
         }
+        let build = checkpoint.and_then(|(.., build)| build);
         let versions = &unwritten.versions;
         let versions: Vec<_> = versions.iter().map(|(h, id, version, at)| (h, id, version, at.0)).collect();
         let arguments = rows_arguments(&unwritten.rows, 0)
             .with(json(&versions))
-            .with(checkpoint.map(|(consumer, _, _)| consumer.to_owned()))
-            .with(checkpoint.map(|(_, partition, _)| i64::from(partition.0)))
-            .with(checkpoint.map(|(_, _, position)| int(position.0)));
+            .with(checkpoint.map(|(consumer, ..)| consumer.to_owned()))
+            .with(checkpoint.map(|(_, partition, ..)| i64::from(partition.0)))
+            .with(checkpoint.map(|(_, _, position, _)| int(position.0)))
+            .with(build.map(|build| build.name.clone()))
+            .with(build.map(|build| build.id.to_string()));
         self.inner.writer.run(WRITE, arguments).await.map_err(failed)?;
         self.forget(|ledger| {
             ledger.written(&unwritten);

@@ -178,6 +178,7 @@ fn batch<'a>(owner: &'a Owner, segment: &SegmentRows) -> Batch<'a> {
     Batch {
         consumer: PROJECTION,
         build: "live",
+        begun: None,
         owner,
         events: changes(segment, 20),
         finished: finished(&claims(segment, EventKind::Domain)),

@@ -35,11 +35,12 @@ async fn host() -> Host {
     }
     let owner = Owner { name: "test".into(), run: 1 };
     let (finished, checkpoint) = (Vec::new(), None);
-    let batch = Batch { consumer: "c", build: "live", owner: &owner, events, finished, checkpoint, now: Timestamp(0) };
+    let (now, begun) = (Timestamp(0), None);
+    let batch = Batch { consumer: "c", build: "live", begun, owner: &owner, events, finished, checkpoint, now };
     host.read_model.apply(batch).await.unwrap();
     let collections = ["instances".to_owned()];
     let wanted = Wanted { name: "live", handler: "projection", asked: 1, collections: &collections };
-    host.read_model.begin(wanted).await.unwrap();
+    host.read_model.begin(wanted, Uuid::nil()).await.unwrap();
     host
 }
 

@@ -23,6 +23,7 @@ async fn write(database: &sqlite::Database, number: u64) {
     let batch = Batch {
         consumer: "projection_worker:thing_events",
         build: "live",
+        begun: None,
         owner: &Owner { name: "host:a".into(), run: 1 },
         events: vec![event],
         finished: Vec::new(),

@@ -50,10 +50,10 @@ async fn a_build_that_was_deleted_between_two_looks_is_not_shown_any_more() {
     };
     for (build, position) in [("account-projection", 7), ("account-projection@90e8ce2decb6", 9)] {
         let wanted = || Wanted { name: build, handler: "account-projection", asked: position, collections: &[] };
-        read_model.begin(wanted()).await.unwrap();
+        read_model.begin(wanted(), uuid::Uuid::nil()).await.unwrap();
         let consumer = builds::consumer_of(build, PLAIN);
-        read_model.set_checkpoint(&consumer, P1, Position(position)).await.unwrap();
-        read_model.set_checkpoint("instance_worker", P1, Position(8)).await.unwrap();
+        read_model.set_checkpoint(&consumer, P1, Position(position), None).await.unwrap();
+        read_model.set_checkpoint("instance_worker", P1, Position(8), None).await.unwrap();
         note_stored(&read_model, &read_model, &progress).await.unwrap();
         assert!(shown().contains(&(consumer, Position(position))), "{:?}", shown());
         // The first one is live at once.

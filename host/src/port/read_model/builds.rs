@@ -4,6 +4,7 @@
 //! reader see one that is not whole.
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use crate::domain::{AggregateType, event_topic};
 use crate::port::Result;
@@ -56,6 +57,22 @@ pub struct Build {
     /// Sequence in the projection's deployment history at which it was begun: who knows less of that history leaves the
     /// builds alone.
     pub asked: u64,
+    /// Drawn when it was begun.
+    pub id: Uuid,
+}
+
+impl Build {
+    /// How its writers know it.
+    pub fn begun(&self) -> Begun {
+        Begun { name: self.name.clone(), id: self.id }
+    }
+}
+
+/// A build as those who write it know it: another one of its name, begun after it was deleted, is not theirs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Begun {
+    pub name: String,
+    pub id: Uuid,
 }
 
 /// A build to begin, or to take over.
@@ -73,9 +90,9 @@ pub struct Wanted<'a> {
 pub trait Builds: Send + Sync + std::fmt::Debug {
     /// All of them, by name.
     async fn builds(&self) -> Result<Vec<Build>>;
-    /// Begins a build: `live` at once when its projection has none, else `building`. Changes nothing when one of the
-    /// name is there, or another of the projection is on its way.
-    async fn begin(&self, wanted: Wanted<'_>) -> Result<()>;
+    /// Begins a build with a new id: `live` at once when its projection has none, else `building`. Changes nothing when
+    /// one of the name is there, or another of the projection is on its way.
+    async fn begin(&self, wanted: Wanted<'_>, id: Uuid) -> Result<()>;
     /// Moves a build that is not live from a state to another; gives whether it was in the first.
     async fn turn(&self, name: &str, from: State, to: State) -> Result<bool>;
     /// Makes a build live that is `taking`, and the live one `dropping`, when no consumer of the live one has a

@@ -67,7 +67,16 @@ fn event(by: &str, version: u64, changes: Vec<Change>) -> EventChanges {
 }
 
 fn batch<'a>(owner: &'a Owner, events: Vec<EventChanges>) -> Batch<'a> {
-    Batch { consumer: CONSUMER, build: LIVE, owner, events, finished: Vec::new(), checkpoint: None, now: T0 }
+    Batch {
+        consumer: CONSUMER,
+        build: LIVE,
+        begun: None,
+        owner,
+        events,
+        finished: Vec::new(),
+        checkpoint: None,
+        now: T0,
+    }
 }
 
 /// Applies events that carry no claims, as a rebuild does.
@@ -327,10 +336,10 @@ async fn edges_are_replaced_as_sets_and_found_from_both_ends((model, _): &Both<i
 
 async fn checkpoints_only_move_forward((model, _): &Both<impl ReadModel, impl Registry>) {
     let me = owner();
-    model.set_checkpoint(CONSUMER, Partition(0), Position(5)).await.unwrap();
-    model.set_checkpoint(CONSUMER, Partition(0), Position(3)).await.unwrap();
-    model.set_checkpoint(CONSUMER, Partition(1), Position(1)).await.unwrap();
-    model.set_checkpoint("another", Partition(0), Position(2)).await.unwrap();
+    model.set_checkpoint(CONSUMER, Partition(0), Position(5), None).await.unwrap();
+    model.set_checkpoint(CONSUMER, Partition(0), Position(3), None).await.unwrap();
+    model.set_checkpoint(CONSUMER, Partition(1), Position(1), None).await.unwrap();
+    model.set_checkpoint("another", Partition(0), Position(2), None).await.unwrap();
     let back = Batch { checkpoint: Some((Partition(0), Position(4))), ..batch(&me, Vec::new()) };
     model.apply(back).await.unwrap();
     let on = Batch { checkpoint: Some((Partition(1), Position(2))), ..batch(&me, Vec::new()) };

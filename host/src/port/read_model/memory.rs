@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::builds::{self, Builds, Wanted};
+use super::builds::{self, Begun, Builds, Wanted};
 use super::plan::{Plan, Write, belongs, document_words, edges_words, node_words};
 use super::{AppliedBatch, Batch, Document, DocumentKey, Edge, EventChanges, Node, Query, ReadModel, matching};
 use crate::domain::{Aggregate, Partition, Position};
@@ -77,13 +77,16 @@ impl MemoryReadModel {
 impl ReadModel for MemoryReadModel {
     async fn apply(&self, batch: Batch<'_>) -> Result<AppliedBatch> {
         let state = &mut *self.state.lock();
+        if batch.begun.is_some_and(|id| !state.is_kept(batch.build, id)) {
+            return Ok(AppliedBatch { gone: true, ..AppliedBatch::default() });
+        }
         let lost = self.registry.lost(batch.consumer, batch.owner, &batch.finished);
         let fenced: Vec<Uuid> =
             batch.finished.iter().map(|event| event.event_id).filter(|id| lost.contains(id)).collect();
         let build = state.builds.entry(batch.build.to_owned()).or_default();
         let foreign = build.foreign(&batch.events, &lost);
         if !foreign.is_empty() {
-            return Ok(AppliedBatch { fenced, foreign });
+            return Ok(AppliedBatch { fenced, foreign, gone: false });
         }
         build.write(Plan::of(remaining(&batch.events, &lost, &HashSet::new())));
         self.registry.finish(batch.consumer, batch.owner, &batch.finished, batch.now);
@@ -92,7 +95,7 @@ impl ReadModel for MemoryReadModel {
         {
             state.advance(batch.consumer, partition, position);
         }
-        Ok(AppliedBatch { fenced, foreign })
+        Ok(AppliedBatch { fenced, foreign, gone: false })
     }
 
     async fn documents(&self, build: Option<&str>, keys: &[DocumentKey]) -> Result<Vec<Option<Document>>> {
@@ -165,8 +168,17 @@ impl ReadModel for MemoryReadModel {
         Ok(state.checkpoints.iter().map(|((name, partition), at)| (name.clone(), *partition, *at)).collect())
     }
 
-    async fn set_checkpoint(&self, consumer: &str, partition: Partition, position: Position) -> Result<()> {
-        self.state.lock().advance(consumer, partition, position);
+    async fn set_checkpoint(
+        &self,
+        consumer: &str,
+        partition: Partition,
+        position: Position,
+        build: Option<&Begun>,
+    ) -> Result<()> {
+        let state = &mut *self.state.lock();
+        if build.is_none_or(|build| state.is_kept(&build.name, build.id)) {
+            state.advance(consumer, partition, position);
+        }
         Ok(())
     }
 }
@@ -177,7 +189,7 @@ impl Builds for MemoryReadModel {
         Ok(self.state.lock().known.values().cloned().collect())
     }
 
-    async fn begin(&self, wanted: Wanted<'_>) -> Result<()> {
+    async fn begin(&self, wanted: Wanted<'_>, id: Uuid) -> Result<()> {
         let state = &mut *self.state.lock();
         let of_handler = |is: &[builds::State]| {
             state.known.values().any(|build| build.handler == wanted.handler && is.contains(&build.state))
@@ -188,7 +200,7 @@ impl Builds for MemoryReadModel {
         let is_first = !of_handler(&[builds::State::Live]);
         let now = if is_first { builds::State::Live } else { builds::State::Building };
         let (name, handler) = (wanted.name.to_owned(), wanted.handler.to_owned());
-        state.known.insert(name.clone(), builds::Build { name, handler, state: now, asked: wanted.asked });
+        state.known.insert(name.clone(), builds::Build { name, handler, state: now, asked: wanted.asked, id });
         if is_first {
             state.show(wanted);
         }
@@ -253,6 +265,11 @@ impl Builds for MemoryReadModel {
 impl State {
     fn show(&mut self, wanted: Wanted<'_>) {
         self.live.extend(wanted.collections.iter().map(|each| (each.clone(), wanted.name.to_owned())));
+    }
+
+    /// Whether this very build is there, and stays.
+    fn is_kept(&self, name: &str, id: Uuid) -> bool {
+        self.known.get(name).is_some_and(|build| build.id == id && build.state != builds::State::Dropping)
     }
 
     /// The build named, or the one that readers see of a collection.

@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use self::builds::Begun;
 use super::Result;
 use super::registry::{Finished, Owner};
 use crate::domain::{Aggregate, Partition, Position, Sequence, Timestamp};
@@ -92,6 +93,8 @@ pub struct Batch<'a> {
     pub consumer: &'a str,
     /// Build of the projection that is written.
     pub build: &'a str,
+    /// [`builds::Build::id`] of it, when it is among the builds: nothing is applied once it is deleted or being deleted.
+    pub begun: Option<Uuid>,
     pub owner: &'a Owner,
     pub events: Vec<EventChanges>,
     /// Claims that end with this transaction; each is fenced by owner and attempt.
@@ -111,6 +114,8 @@ pub struct AppliedBatch {
     /// batch was applied: park these events (and, for their order, the later ones of their aggregates) and repeat the
     /// rest.
     pub foreign: Vec<(usize, String)>,
+    /// The build is not there any more, or is being deleted: **nothing** of the batch was applied.
+    pub gone: bool,
 }
 
 /// Comparison of a filter.
@@ -178,8 +183,15 @@ pub trait ReadModel: Send + Sync + std::fmt::Debug {
     ) -> Result<Vec<Edge>>;
     /// Checkpoints of every consumer: consumer, partition, position.
     async fn checkpoints(&self) -> Result<Vec<(String, Partition, Position)>>;
-    /// Moves a consumer's checkpoint forward; never backwards.
-    async fn set_checkpoint(&self, consumer: &str, partition: Partition, position: Position) -> Result<()>;
+    /// Moves a consumer's checkpoint forward; never backwards, and not when the build that it writes is not there any
+    /// more, or is being deleted.
+    async fn set_checkpoint(
+        &self,
+        consumer: &str,
+        partition: Partition,
+        position: Position,
+        build: Option<&Begun>,
+    ) -> Result<()>;
 }
 
 /// Sequence as the version of a write.

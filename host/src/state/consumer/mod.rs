@@ -31,6 +31,7 @@ use crate::failpoint;
 use crate::metrics::Metrics;
 use crate::port::clock::Clock;
 use crate::port::read_model::ReadModel;
+use crate::port::read_model::builds::Begun;
 use crate::port::registry::{Finished, Owner, Registry};
 use crate::sandbox::Catalog;
 pub use context::Context;
@@ -45,6 +46,8 @@ pub struct Options {
     pub consumer: String,
     /// Topics of the events it handles.
     pub topics: Vec<String>,
+    /// The build that it writes, if it writes one.
+    pub build: Option<Begun>,
     /// Attempts at one event before its aggregate is parked.
     pub attempts_max: u32,
     /// Age at which another process may take over a claim.
@@ -218,7 +221,8 @@ impl<W: Work> Consumer<W> {
         }
         let checkpoint = context.checkpoint();
         if checkpoint > self.stored.0 {
-            let stored = parts.read_model.set_checkpoint(&options.consumer, context.partition, checkpoint).await;
+            let (consumer, build) = (&options.consumer, options.build.as_ref());
+            let stored = parts.read_model.set_checkpoint(consumer, context.partition, checkpoint, build).await;
             if let Err(error) = stored {
                 // The next run begins where the last one that was stored is, and finds the rest done.
                 tracing::warn!(consumer = options.consumer, %error, "stops without storing its checkpoint");
@@ -391,9 +395,10 @@ impl<W: Work> Consumer<W> {
             if checkpoint > self.stored.0 {
                 self.storing = true;
                 self.under_way.push(Box::pin(async move {
-                    let (parts, consumer) = (&context.parts, &context.options.consumer);
+                    let Options { consumer, build, .. } = &context.options;
+                    let (model, partition) = (&context.parts.read_model, context.partition);
                     failpoint::pass("progress.before_store");
-                    let stored = parts.read_model.set_checkpoint(consumer, context.partition, checkpoint).await;
+                    let stored = model.set_checkpoint(consumer, partition, checkpoint, build.as_ref()).await;
                     failpoint::pass("progress.after_store");
                     Ended::Stored(stored.map(|()| checkpoint).map_err(Error::from))
                 }));

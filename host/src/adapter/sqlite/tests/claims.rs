@@ -40,7 +40,7 @@ async fn a_claim_costs_no_row_and_its_end_is_written_with_the_checkpoint() {
     database.claim(WORKER, &me, &claims, 1000, T0).await.unwrap();
     assert!(database.done(WORKER, &me, &finished(&claims[..1]), T0).await.unwrap().is_empty());
     assert_eq!(version(&database, WORKER).await, None);
-    database.set_checkpoint(WORKER, P0, Position(7)).await.unwrap();
+    database.set_checkpoint(WORKER, P0, Position(7), None).await.unwrap();
     assert_eq!((version(&database, WORKER).await, stored(&database).await), (Some(1), vec![]));
     let next = after_a_crash(&file).await;
     assert_eq!(next.checkpoints().await.unwrap(), [(WORKER.into(), P0, Position(7))]);
@@ -161,7 +161,7 @@ async fn whoever_looks_at_rows_sees_what_ended_since_the_last_checkpoint() {
     assert_eq!(statuses().await, ["done", "processing"]);
     // What has a row keeps it.
     database.done(WORKER, &me, &finished(&claims[1..]), T0).await.unwrap();
-    database.set_checkpoint(WORKER, P0, Position(7)).await.unwrap();
+    database.set_checkpoint(WORKER, P0, Position(7), None).await.unwrap();
     assert_eq!(statuses().await, ["done", "done"]);
 }
 

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{LIVE, T0, aggregate, claim, event, key, node, owner, put, statuses};
 use crate::domain::{Partition, Position};
-use crate::port::read_model::builds::{Build, Builds, State, Wanted, consumer_of, later_build, plain, shown};
+use crate::port::read_model::builds::{Begun, Build, Builds, State, Wanted, consumer_of, later_build, plain, shown};
 use crate::port::read_model::{Batch, Change, DocumentKey, EventChanges, Query, ReadModel};
 use crate::port::registry::Registry;
 
 const NEXT: &str = "accounts@0123456789ab";
+/// Of every build that is begun once.
+const ID: Uuid = Uuid::from_u128(7);
 const P0: Partition = Partition(0);
 const P1: Partition = Partition(1);
 
@@ -27,6 +30,7 @@ pub async fn all<M: Model, R: Registry>(empty: impl AsyncFn() -> (M, R)) {
     readers_see_whole_builds(&empty().await.0).await;
     a_dropped_build_goes_in_steps_with_its_claims(&empty().await).await;
     what_nobody_sees_keeps_no_words(&empty().await.0).await;
+    who_wrote_a_build_that_was_deleted_does_not_write_the_next_of_its_name(&empty().await).await;
 }
 
 fn wanted<'a>(name: &'a str, collections: &'a [String]) -> Wanted<'a> {
@@ -35,7 +39,7 @@ fn wanted<'a>(name: &'a str, collections: &'a [String]) -> Wanted<'a> {
 
 async fn begin(model: &impl Model, name: &str, collections: &[&str]) {
     let collections: Vec<String> = collections.iter().map(ToString::to_string).collect();
-    model.begin(wanted(name, &collections)).await.unwrap();
+    model.begin(wanted(name, &collections), ID).await.unwrap();
 }
 
 async fn take_over(model: &impl Model, name: &str, collections: &[&str], successors: &[(&str, &str)]) -> bool {
@@ -51,7 +55,8 @@ async fn states(model: &impl Model) -> Vec<(String, State)> {
 
 async fn write(model: &impl Model, build: &str, consumer: &str, events: Vec<EventChanges>) {
     let me = owner();
-    let batch = Batch { consumer, build, owner: &me, events, finished: Vec::new(), checkpoint: None, now: T0 };
+    let batch =
+        Batch { consumer, build, begun: None, owner: &me, events, finished: Vec::new(), checkpoint: None, now: T0 };
     assert!(model.apply(batch).await.unwrap().foreign.is_empty());
 }
 
@@ -83,13 +88,13 @@ fn targets(source: &str, targets: &[&str]) -> Change {
 async fn the_first_build_of_a_projection_is_live_at_once(model: &impl Model) {
     assert_eq!(model.builds().await.unwrap(), []);
     begin(model, "accounts", &["accounts"]).await;
-    let first = Build { name: "accounts".into(), handler: "accounts".into(), state: State::Live, asked: 3 };
+    let first = Build { name: "accounts".into(), handler: "accounts".into(), state: State::Live, asked: 3, id: ID };
     assert_eq!(model.builds().await.unwrap(), std::slice::from_ref(&first));
     begin(model, "accounts", &["accounts"]).await;
     assert_eq!(model.builds().await.unwrap(), [first]);
     assert_eq!(seen(model, "accounts", "a").await, None);
     let other = Wanted { name: "others", handler: "others", asked: 9, collections: &[] };
-    model.begin(other).await.unwrap();
+    model.begin(other, ID).await.unwrap();
     assert_eq!(states(model).await, [("accounts".into(), State::Live), ("others".into(), State::Live)]);
 }
 
@@ -115,14 +120,14 @@ async fn a_build_takes_over_when_no_consumer_is_behind(model: &impl Model) {
     write(model, "accounts", "x", vec![event("a", 1, vec![put("a", &json!("old"))])]).await;
     write(model, NEXT, "x@1", vec![event("a", 1, vec![put("a", &json!("new"))])]).await;
     for (consumer, partition, position) in [("x", P0, 7), ("x", P1, 2), ("x@1", P0, 7), ("y@1", P0, 9)] {
-        model.set_checkpoint(consumer, partition, Position(position)).await.unwrap();
+        model.set_checkpoint(consumer, partition, Position(position), None).await.unwrap();
     }
     assert!(!take_over(model, NEXT, &["accounts", "new"], &pairs).await, "it is not taking over");
     assert!(model.turn(NEXT, State::Building, State::Taking).await.unwrap());
     assert!(!take_over(model, NEXT, &["accounts", "new"], &pairs).await, "it is behind on partition 1");
     assert_eq!(seen(model, "accounts", "a").await, Some(json!("old")));
     assert_eq!(states(model).await, [("accounts".into(), State::Live), (NEXT.into(), State::Taking)]);
-    model.set_checkpoint("x@1", P1, Position(3)).await.unwrap();
+    model.set_checkpoint("x@1", P1, Position(3), None).await.unwrap();
     assert!(take_over(model, NEXT, &["accounts", "new"], &pairs).await);
     assert_eq!(seen(model, "accounts", "a").await, Some(json!("new")));
     assert_eq!(states(model).await, [("accounts".into(), State::Dropping), (NEXT.into(), State::Live)]);
@@ -133,7 +138,7 @@ async fn a_build_takes_over_when_no_consumer_is_behind(model: &impl Model) {
 async fn readers_see_whole_builds(model: &impl Model) {
     begin(model, "accounts", &["accounts"]).await;
     let other = Wanted { name: "others", handler: "others", asked: 1, collections: &["others".to_owned()] };
-    model.begin(other).await.unwrap();
+    model.begin(other, ID).await.unwrap();
     begin(model, NEXT, &["accounts"]).await;
     let old = vec![put("a", &json!("old word")), put("b", &json!("old")), targets("a", &["x", "z"])];
     write(model, "accounts", "c", vec![event("a", 1, old)]).await;
@@ -170,17 +175,25 @@ async fn a_dropped_build_goes_in_steps_with_its_claims((model, registry): &(impl
         (1..=25).map(|n| event("a", n, vec![put(&format!("d{n}"), &json!(n)), targets(&format!("s{n}"), &["t"])]));
     let consumer = super::CONSUMER.to_owned();
     let checkpoint = Some((P0, Position(9)));
-    let batch =
-        Batch { consumer: &consumer, build: LIVE, owner: &me, events: events.collect(), finished, checkpoint, now: T0 };
+    let batch = Batch {
+        consumer: &consumer,
+        build: LIVE,
+        begun: None,
+        owner: &me,
+        events: events.collect(),
+        finished,
+        checkpoint,
+        now: T0,
+    };
     model.apply(batch).await.unwrap();
     claim(registry, &me, "b", &[1]).await;
-    model.set_checkpoint("another", P0, Position(4)).await.unwrap();
+    model.set_checkpoint("another", P0, Position(4), None).await.unwrap();
     begin(model, LIVE, &["accounts"]).await;
     begin(model, NEXT, &["accounts"]).await;
     assert!(!model.drop_some(LIVE, std::slice::from_ref(&consumer), 10).await.unwrap(), "readers see it");
     assert_eq!(found(model, "").await.len(), 10);
     assert!(model.turn(NEXT, State::Building, State::Taking).await.unwrap());
-    model.set_checkpoint("next", P0, Position(9)).await.unwrap();
+    model.set_checkpoint("next", P0, Position(9), None).await.unwrap();
     assert!(take_over(model, NEXT, &["accounts"], &[(&consumer, "next")]).await);
     let mut steps = 1;
     while !model.drop_some(LIVE, std::slice::from_ref(&consumer), 10).await.unwrap() {
@@ -226,4 +239,49 @@ fn consumers_are_named_after_their_builds() {
     let consumer = consumer_of(&again, "accounts:Account");
     assert_eq!((consumer.as_str(), plain(&consumer)), ("accounts:Account@0123456789ab.2", "accounts:Account"));
     assert_eq!((shown(&consumer), shown("accounts:Account")), (consumer.clone(), "accounts:Account@first".into()));
+}
+
+async fn who_wrote_a_build_that_was_deleted_does_not_write_the_next_of_its_name(
+    (model, registry): &(impl Model, impl Registry),
+) {
+    let (me, consumer) = (owner(), super::CONSUMER.to_owned());
+    let finished = claim(registry, &me, "a", &[1, 2]).await;
+    let ids = [ID, Uuid::from_u128(8)];
+    let write = async |id: Uuid, n: u64| {
+        let batch = Batch {
+            consumer: &consumer,
+            build: NEXT,
+            begun: Some(id),
+            owner: &me,
+            events: vec![event("a", n, vec![put(&n.to_string(), &json!(n))])],
+            finished: finished[n as usize - 1..][..1].to_vec(),
+            checkpoint: Some((P0, Position(n))),
+            now: T0,
+        };
+        let written = !model.apply(batch).await.unwrap().gone;
+        let build = Begun { name: NEXT.into(), id };
+        model.set_checkpoint(&consumer, P1, Position(n), Some(&build)).await.unwrap();
+        written
+    };
+    let left = async || {
+        let found = model.documents(Some(NEXT), &[key("1"), key("2")]).await.unwrap();
+        let checkpoints = model.checkpoints().await.unwrap().into_iter().map(|(_, on, at)| (on, at));
+        (found.iter().flatten().count(), checkpoints.collect::<Vec<_>>())
+    };
+    assert!(!write(ID, 1).await, "it is not begun");
+    assert_eq!(left().await, (0, vec![]));
+    begin(model, "accounts", &["accounts"]).await;
+    begin(model, NEXT, &["accounts"]).await;
+    assert_eq!(model.builds().await.unwrap()[1].begun(), Begun { name: NEXT.into(), id: ID });
+    assert!(write(ID, 1).await);
+    assert_eq!(left().await, (1, vec![(P0, Position(1)), (P1, Position(1))]));
+    assert!(model.turn(NEXT, State::Building, State::Dropping).await.unwrap());
+    assert!(!write(ID, 2).await, "it is being deleted");
+    assert_eq!(left().await, (1, vec![(P0, Position(1)), (P1, Position(1))]));
+    while !model.drop_some(NEXT, &[], 9).await.unwrap() {}
+    model.begin(wanted(NEXT, &["accounts".to_owned()]), ids[1]).await.unwrap();
+    assert!(!write(ID, 2).await, "it is another one");
+    assert_eq!(left().await.0, 0);
+    assert!(write(ids[1], 2).await);
+    assert_eq!(left().await, (1, vec![(P0, Position(2)), (P1, Position(2))]));
 }

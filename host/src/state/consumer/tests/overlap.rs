@@ -92,6 +92,7 @@ impl Trial {
         let options = Options {
             consumer: CONSUMER.into(),
             topics: vec!["thing_commands".into()],
+            build: None,
             attempts_max: 3,
             lease_ms: 30_000,
             heartbeat_interval: HEARTBEAT,
