@@ -35,9 +35,11 @@ impl Read {
         let asked = request::wait(headers)?;
         let wait = asked.map_or(request::WAIT_DEFAULT, Duration::from_secs);
         tokio::select! {
-            reached = api.queries.consistent(source, token.as_ref(), wait) => reached?,
+            reached = api.queries.consistent(source, token.as_ref(), wait, api.deployments.learn()) => reached?,
             // The server stops: who would have waited is told how far it is.
-            () = api.stop.cancelled() => api.queries.consistent(source, token.as_ref(), Duration::ZERO).await?,
+            () = api.stop.cancelled() => {
+                api.queries.consistent(source, token.as_ref(), Duration::ZERO, api.deployments.learn()).await?;
+            }
         }
         Ok(Read { freshness: api.queries.freshness(source), waited: asked.filter(|_| token.is_some()) })
     }

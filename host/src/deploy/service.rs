@@ -15,7 +15,7 @@ use super::fold::{self, Deployment, Fact, State};
 use super::record::{self, Activated, Manifest, RebuildAsked, Uploaded};
 use crate::codec::envelope::DomainDraft;
 use crate::codec::json::Json;
-use crate::domain::{Aggregate, Digest, Position, Sequence, event_topic};
+use crate::domain::{Aggregate, Digest, Partition, Position, Sequence, event_topic};
 use crate::event_store::{Append, AppendError, EventStore, Expected, Record};
 use crate::failpoint;
 use crate::port::clock::Clock;
@@ -307,6 +307,22 @@ impl Deployments {
         self.refresh().await?;
         self.publish().await;
         Ok(())
+    }
+
+    /// Lets the catalog follow everything that any process had recorded before this was called; gives whether it could.
+    /// Waits while the object store is away: the caller bounds it.
+    pub async fn learn(&self) -> bool {
+        let learned = async {
+            for partition in (0..self.inner.events.partitions()).map(Partition) {
+                self.inner.events.caught_up(partition).await?;
+            }
+            self.catch_up().await
+        };
+        let learned = learned.await;
+        if let Err(error) = &learned {
+            tracing::warn!(%error, "what other processes deployed is not known");
+        }
+        learned.is_ok()
     }
 
     /// Folds what is new in the log. Folding is idempotent by sequence, so several may do it at once.

@@ -35,14 +35,25 @@ pub struct Freshness {
 }
 
 impl Service {
-    /// Returns once the read may be served, or says how far the projection is when `wait` is over.
-    pub async fn consistent(&self, source: Source<'_>, token: Option<&Token>, wait: Duration) -> Result<(), Error> {
+    /// Returns once the read may be served, or says how far the projection is when `wait` is over. `learn` lets the
+    /// catalog follow what other processes have put in charge, and gives whether it could; it is asked when this process
+    /// knows of no projection that writes what is read.
+    pub async fn consistent(
+        &self,
+        source: Source<'_>,
+        token: Option<&Token>,
+        wait: Duration,
+        learn: impl Future<Output = bool>,
+    ) -> Result<(), Error> {
         let Some(token) = token else { return Ok(()) };
         let deadline = self.sources.clock.monotonic() + wait;
+        if !self.is_written(source) && self.within(deadline, learn).await != Some(true) {
+            return Err(self.behind(source, token.into()));
+        }
         let places = match token {
             Token::Command(id) => match self.decided(*id, deadline).await? {
                 Some(terminal) => terminal.places,
-                None => return Err(self.behind(source, Wanted::Outcome(*id))),
+                None => return Err(self.behind(source, token.into())),
             },
             Token::Positions(places) => places.clone(),
         };
@@ -140,11 +151,18 @@ impl Service {
         vec![name.to_owned()]
     }
 
+    /// Whether a projection that is in charge, as far as this process knows, writes what is read.
+    fn is_written(&self, source: Source<'_>) -> bool {
+        match source {
+            Source::Collection(collection) => !self.in_charge(|handler| lists(handler, collection)).is_empty(),
+            _ => true,
+        }
+    }
+
     /// The projections in charge whose manifests list the collection. When none does, it may be one of an earlier
     /// version: any.
     fn writers_of(&self, collection: &str) -> Vec<String> {
-        let lists = |handler: &Handler| handler.description().collections.iter().any(|each| each.name == collection);
-        let writers = self.in_charge(lists);
+        let writers = self.in_charge(|handler| lists(handler, collection));
         if writers.is_empty() { self.projections() } else { writers.into_iter().collect() }
     }
 
@@ -152,19 +170,37 @@ impl Service {
     /// process; and those whose handler cannot be loaded here.
     fn projections(&self) -> Vec<String> {
         let mut names = self.in_charge(|_| true);
+        let deciders = self.consumers_where(|handler| handler.world() != World::Projection);
+        let is_other = |name: &str| name.ends_with("_worker") || name == super::admin::RELAY || deciders.contains(name);
         let settled = self.sources.progress.settled().into_iter().map(|row| row.name);
-        names.extend(settled.filter(|name| !name.ends_with("_worker") && name != super::admin::RELAY));
+        names.extend(settled.filter(|name| !is_other(name)));
         names.into_iter().collect()
     }
 
     /// Consumers of the active projection handlers that are so.
     fn in_charge(&self, is_so: impl Fn(&Handler) -> bool) -> BTreeSet<String> {
-        let active = self.sources.catalog.active();
-        let projections = active.iter().filter(|each| each.handler.world() == World::Projection);
+        self.consumers_where(|handler| handler.world() == World::Projection && is_so(handler))
+    }
+
+    /// Plain names of the consumers of active handlers that are so.
+    fn consumers_where(&self, is_so: impl Fn(&Handler) -> bool) -> BTreeSet<String> {
         let of = |each: &Arc<ActiveHandler>| {
             let kinds = each.handler.description().kinds.iter();
             kinds.map(|kind| builds::name(&each.name, kind)).collect::<Vec<_>>()
         };
-        projections.filter(|each| is_so(&each.handler)).flat_map(of).collect()
+        self.sources.catalog.active().iter().filter(|each| is_so(&each.handler)).flat_map(of).collect()
+    }
+}
+
+fn lists(handler: &Handler, collection: &str) -> bool {
+    handler.description().collections.iter().any(|each| each.name == collection)
+}
+
+impl From<&Token> for Wanted {
+    fn from(token: &Token) -> Wanted {
+        match token {
+            Token::Command(id) => Wanted::Outcome(*id),
+            Token::Positions(places) => Wanted::Positions(places.clone()),
+        }
     }
 }

@@ -289,7 +289,8 @@ impl Client {
     async fn read(&self, intention: &Intention, slot: usize) {
         let (id, account) = (intention.id, intention.aggregate.id.as_str().to_owned());
         let read = ask(&self.crew, slot, |services| async move {
-            services.queries.consistent(Source::Collection("accounts"), Some(&Token::Command(id)), WAIT).await?;
+            let (source, token) = (Source::Collection("accounts"), Token::Command(id));
+            services.queries.consistent(source, Some(&token), WAIT, services.deployments.learn()).await?;
             services.queries.document("accounts", &account).await
         });
         let Some(Ok(document)) = read.await else { return };

@@ -21,13 +21,13 @@ const STORIES: &[(u64, &str)] = &[
     ),
     (
         2152,
-        "a dead letter was released between the opening of a process and its first look at the log: its consumer waited \
-         for that for ever",
+        "a dead letter was released between the opening of a process and its first look at the log: its consumer \
+         waited for that for ever",
     ),
     (
         7584,
-        "a build was deleted and begun anew under its name; a consumer of the earlier one moved the checkpoint of the new \
-         one, which never saw what lies below it",
+        "a build was deleted and begun anew under its name; a consumer of the earlier one moved the checkpoint of the \
+         new one, which never saw what lies below it",
     ),
     (
         8661,

@@ -89,7 +89,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("sha2", &["domain", "codec", "sandbox"]),
     ("time", &["domain"]),
     ("tempfile", &["adapter", "cli"]),
-    ("rustix", &["adapter", "failpoint"]),
+    ("rustix", &["adapter", "failpoint", "cli"]),
 ];
 
 /// The module of the host a file belongs to.

@@ -29,7 +29,7 @@ impl Place {
     }
 }
 
-/// Asks the file system to spread what is made in a folder over the disk instead of placing it nearby (`T` of chattr(1)).
+/// Asks the file system to spread what is made in a folder over the disk, not to place it nearby (`T` of chattr(1)).
 #[cfg(target_os = "linux")]
 fn mark_as_top(folder: &Path) {
     use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};

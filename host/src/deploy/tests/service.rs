@@ -204,6 +204,17 @@ async fn a_process_follows_the_deployments_of_others() {
 }
 
 #[tokio::test]
+async fn a_process_that_asks_learns_at_once_what_others_deployed() {
+    let store = Store::new();
+    let host = store.process().await;
+    let other = store.sibling(&host).await;
+    let digest = host.deploy(&account()).await;
+    assert_eq!(other.serving("account"), None);
+    assert!(other.deployments.learn().await);
+    assert_eq!(other.serving("account"), Some(digest));
+}
+
+#[tokio::test]
 async fn a_damaged_or_missing_component_stops_only_its_own_handler_until_it_is_repaired() {
     let store = Store::new();
     let statements = component("examples/account-projection");

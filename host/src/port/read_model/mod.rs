@@ -93,7 +93,7 @@ pub struct Batch<'a> {
     pub consumer: &'a str,
     /// Build of the projection that is written.
     pub build: &'a str,
-    /// [`builds::Build::id`] of it, when it is among the builds: nothing is applied once it is deleted or being deleted.
+    /// [`builds::Build::id`] of it, when it is among the builds: nothing is applied once it is being deleted.
     pub begun: Option<Uuid>,
     pub owner: &'a Owner,
     pub events: Vec<EventChanges>,
