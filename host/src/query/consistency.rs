@@ -35,9 +35,9 @@ pub struct Freshness {
 }
 
 impl Service {
-    /// Returns once the read may be served, or says how far the projection is when `wait` is over. `learn` lets the
-    /// catalog follow what other processes have put in charge, and gives whether it could; it is asked when this process
-    /// knows of no projection that writes what is read.
+    /// Returns once the read may be served, or says how far the projection is when `wait` is over. Where this process
+    /// knows of no projection that writes what is read, `learn` is run first: it lets the catalog follow what other
+    /// processes have put in charge, and gives whether it could.
     pub async fn consistent(
         &self,
         source: Source<'_>,
