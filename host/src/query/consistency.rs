@@ -36,8 +36,8 @@ pub struct Freshness {
 
 impl Service {
     /// Returns once the read may be served, or says how far the projection is when `wait` is over. Where this process
-    /// knows of no projection that writes what is read, `learn` is run first: it lets the catalog follow what other
-    /// processes have put in charge, and gives whether it could.
+    /// does not know who writes what is read, `learn` is run first: it lets the catalog follow what other processes have
+    /// put in charge, and gives whether it could.
     pub async fn consistent(
         &self,
         source: Source<'_>,
@@ -47,7 +47,7 @@ impl Service {
     ) -> Result<(), Error> {
         let Some(token) = token else { return Ok(()) };
         let deadline = self.sources.clock.monotonic() + wait;
-        if !self.is_written(source) && self.within(deadline, learn).await != Some(true) {
+        if !self.knows_writers_of(source) && self.within(deadline, learn).await != Some(true) {
             return Err(self.behind(source, token.into()));
         }
         let places = match token {
@@ -151,11 +151,13 @@ impl Service {
         vec![name.to_owned()]
     }
 
-    /// Whether a projection that is in charge, as far as this process knows, writes what is read.
-    fn is_written(&self, source: Source<'_>) -> bool {
+    /// Whether this process knows who writes what is read. The graph is written by all projections, of which another
+    /// process may have put one in charge.
+    fn knows_writers_of(&self, source: Source<'_>) -> bool {
         match source {
             Source::Collection(collection) => !self.in_charge(|handler| lists(handler, collection)).is_empty(),
-            _ => true,
+            Source::Graph => !self.sources.store.others_write(),
+            Source::Log | Source::Instances | Source::Classes | Source::Databases => true,
         }
     }
 
