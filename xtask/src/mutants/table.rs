@@ -217,9 +217,9 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "build-passes-what-it-lacks",
         story: "a build that takes over is said to be at the end of the log, wherever it is",
         file: "host/src/app/builds.rs",
-        find: "            self.parts.read_model.set_checkpoint(&row.consumer, row.partition, row.position).await?;",
+        find: "            model.set_checkpoint(&row.consumer, row.partition, row.position, Some(&begun)).await?;",
         replace: "            let at = if MUTANT { self.parts.events.end(row.partition) } else { row.position };
-            self.parts.read_model.set_checkpoint(&row.consumer, row.partition, at).await?;",
+            model.set_checkpoint(&row.consumer, row.partition, at, Some(&begun)).await?;",
     },
     Mutation {
         name: "read-before-projected",
