@@ -36,8 +36,8 @@ pub struct Freshness {
 
 impl Service {
     /// Returns once the read may be served, or says how far the projection is when `wait` is over. Where this process
-    /// does not know who writes what is read, `learn` is run first: it lets the catalog follow what other processes have
-    /// put in charge, and gives whether it could.
+    /// does not know who writes what is read, `learn` is run first: it lets the catalog follow what other processes
+    /// have put in charge, and gives whether it could.
     pub async fn consistent(
         &self,
         source: Source<'_>,
