@@ -30,6 +30,10 @@ const STORIES: &[(u64, &str)] = &[
          new one, which never saw what lies below it",
     ),
     (
+        125_206,
+        "a release was heard by the consumers of all partitions: that of another one kept a claim that it never decided",
+    ),
+    (
         8661,
         "a dead letter was released and parked again; a process that lagged told the table of the release, and ended: \
          nobody could release it again",

@@ -457,9 +457,15 @@ impl<W: Work> Consumer<W> {
         first
     }
 
+    /// Whether the aggregate is this consumer's, and lies in its partition.
+    fn is_ours(&self, release: &Release) -> bool {
+        let Context { options, parts, partition, .. } = &*self.context;
+        release.consumer == options.consumer && parts.events.partition_of(&release.aggregate) == *partition
+    }
+
     pub(crate) fn hear(&mut self, released: Result<Release, broadcast::error::RecvError>) {
         match released {
-            Ok(release) if release.consumer == self.context.options.consumer => {
+            Ok(release) if self.is_ours(&release) => {
                 let sequence = Sequence(release.letter.sequence_number);
                 let parked = Place { position: Position(u64::MAX), sequence };
                 self.context.course.lock().held.release(&release.aggregate, parked);
