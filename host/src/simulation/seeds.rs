@@ -31,7 +31,7 @@ const STORIES: &[(u64, &str)] = &[
     ),
     (
         125_206,
-        "a release was heard by the consumers of all partitions: that of another one kept a claim that it never decided",
+        "a release was heard by the consumers of all partitions: that of another one kept a claim and never decided",
     ),
     (
         8661,
