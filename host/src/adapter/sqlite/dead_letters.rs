@@ -1,4 +1,4 @@
-//! Dead letters: rows by id, and the parked ones by aggregate.
+//! Dead letters: rows by id, each as the latest operation of the log has it.
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
