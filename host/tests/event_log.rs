@@ -10,6 +10,7 @@ use carryall::adapter::system_clock::SystemClock;
 use carryall::codec::checkpoint::{Checkpoint, Place};
 use carryall::codec::envelope::{CommandDraft, DomainDraft, Draft, HandlerRef, ReadRef};
 use carryall::codec::json::Json;
+use carryall::codec::pack;
 use carryall::codec::segment::{self, Header};
 use carryall::codec::store::StoreMeta;
 use carryall::domain::{Aggregate, Digest, Partition, Position, SegmentNumber, Sequence, Timestamp, event_topic};
@@ -185,7 +186,7 @@ async fn many_appends_on_a_folder_are_there_after_a_stop_and_after_a_crash() {
     }
     let host = start(folder.path(), Arc::new(MemoryIndex::new())).await;
     assert_eq!((host.report.rebuilt, host.report.folded_events), (Some(Rebuilt::Empty), events));
-    let report = verify(host.objects.as_ref(), None, |_| {}).await.unwrap();
+    let report = verify(host.objects.as_ref(), None, pack::Size::default(), |_| {}).await.unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.events, report.aggregates), (events, 32));
     host.store.close().await;

@@ -19,6 +19,7 @@ use super::store;
 use super::supervisor::Supervisor;
 use crate::adapter::system_clock::SystemClock;
 use crate::codec::checkpoint::{self, Checkpoint};
+use crate::codec::pack;
 use crate::config::{Config, Role, Store};
 use crate::domain::{Aggregate, EventKind, Partition, Position, Sequence};
 use crate::error::Classified as _;
@@ -93,7 +94,7 @@ async fn log(
 ) -> anyhow::Result<bool> {
     let index = database.map(Database::index);
     let segments = |so_far: &verify::Report| progress("segments", so_far.segments);
-    let verified = verify::verify(objects, index.as_deref(), segments).await?;
+    let verified = verify::verify(objects, index.as_deref(), pack::Size::default(), segments).await?;
     report.events = verified.events;
     report.of(Invariant::Log).checked = verified.segments;
     let mut whole = verified.store.is_some() && verified.segments > 0;

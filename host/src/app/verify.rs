@@ -6,6 +6,7 @@ use anyhow::ensure;
 use super::database::Database;
 use super::store;
 use crate::adapter::system_clock::SystemClock;
+use crate::codec::pack;
 use crate::config::{Config, Store};
 use crate::event_store::verify::{self, Report};
 use crate::metrics::Metrics;
@@ -20,10 +21,10 @@ pub async fn verify(config: &Config, progress: impl FnMut(&Report) + Send) -> an
     let opened = store::open(config, clock.random_id(), &Metrics::new()).await?;
     let objects = opened.store.as_ref();
     let Some(database) = Database::open_to_check(config).await? else {
-        return Ok(verify::verify(objects, None, progress).await?);
+        return Ok(verify::verify(objects, None, pack::Size::default(), progress).await?);
     };
     let index = database.index();
-    let report = verify::verify(objects, Some(&*index), progress).await;
+    let report = verify::verify(objects, Some(&*index), pack::Size::default(), progress).await;
     database.close().await;
     Ok(report?)
 }

@@ -1,7 +1,7 @@
-//! A pack: 256 consecutive segments of a partition, verbatim, in one object, so that a log of small segments is read in
-//! few requests. Derived and discardable, never the only copy: `events/` stays the truth (I1). The same segments
-//! always give the same bytes, so that whoever writes one writes it alike. Trusts no byte on the way in; whether the
-//! pack is of this history is for its reader to find out.
+//! A pack: consecutive segments of a partition, 256 by default, verbatim, in one object, so that a log of small
+//! segments is read in few requests. Derived and discardable, never the only copy: `events/` stays the truth (I1). The
+//! same segments always give the same bytes, so that whoever writes one writes it alike. Trusts no byte on the way in;
+//! whether the pack is of this history is for its reader to find out.
 
 #[cfg(test)]
 mod tests;
@@ -18,8 +18,6 @@ use crate::domain::{Digest, Partition, SegmentNumber};
 
 /// Where they lie.
 pub const FOLDER: &str = "indexes/segments/";
-/// Segments of a pack: one request instead of so many.
-pub const SEGMENTS: u64 = 256;
 /// Bytes of segments that are packed: larger ones are read quickly enough by themselves, and a reader holds a pack.
 pub const BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Events of segments that are packed: about as many as have room, and known without reading the segments.
@@ -27,19 +25,31 @@ pub const EVENTS_MAX: u64 = 8_192;
 
 const FORMAT: &str = "carryall-pack-1";
 
-/// Key of the pack that holds a segment.
-pub fn key(partition: Partition, segment: SegmentNumber) -> String {
-    format!("{FOLDER}{:04}/{:016}.ndjson", partition.0, first(segment).0)
+/// Segments of a pack: one request instead of so many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl Default for Size {
+    fn default() -> Size {
+        Size(256)
+    }
 }
 
-/// First segment of the pack that holds this one.
-pub fn first(segment: SegmentNumber) -> SegmentNumber {
-    SegmentNumber(segment.0 - segment.0 % SEGMENTS)
-}
+impl Size {
+    /// Key of the pack that holds a segment.
+    pub fn key(self, partition: Partition, segment: SegmentNumber) -> String {
+        format!("{FOLDER}{:04}/{:016}.ndjson", partition.0, self.first(segment).0)
+    }
 
-/// Last segment of the pack that holds this one.
-pub fn last(segment: SegmentNumber) -> SegmentNumber {
-    SegmentNumber(first(segment).0 + (SEGMENTS - 1))
+    /// First segment of the pack that holds this one.
+    pub fn first(self, segment: SegmentNumber) -> SegmentNumber {
+        SegmentNumber(segment.0 - segment.0 % self.0)
+    }
+
+    /// Last segment of the pack that holds this one.
+    pub fn last(self, segment: SegmentNumber) -> SegmentNumber {
+        SegmentNumber(self.first(segment).0 + (self.0 - 1))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,11 +92,11 @@ impl Pack {
     }
 }
 
-/// Puts the segments from `first` on, [`SEGMENTS`] of them, into one object. `digest` is that of the last.
+/// Puts the segments from `first` on, all that are of one pack, into one object. `digest` is that of the last.
 pub fn encode(store: Uuid, partition: Partition, first: SegmentNumber, segments: &[Bytes], digest: Digest) -> Bytes {
-    assert_eq!(segments.len() as u64, SEGMENTS, "a pack is full");
-    assert!(first.0.is_multiple_of(SEGMENTS), "a pack begins at a multiple of its size");
-    let header = Header { format: FORMAT.into(), store, partition, first_segment: first, count: SEGMENTS };
+    let count = segments.len() as u64;
+    assert!(first.0.is_multiple_of(count), "a pack begins at a multiple of its size");
+    let header = Header { format: FORMAT.into(), store, partition, first_segment: first, count };
     let mut out = serde_json::to_vec(&header).expect("plain fields always serialise");
     out.push(b'\n');
     let mut offsets = Vec::with_capacity(segments.len());
@@ -104,8 +114,8 @@ fn refuse(reason: impl Into<String>) -> Error {
     Error::Pack { reason: reason.into() }
 }
 
-/// Reads the frame of a pack.
-pub fn decode(bytes: Bytes) -> Result<Pack, Error> {
+/// Reads the frame of a pack of this size.
+pub fn decode(bytes: Bytes, size: Size) -> Result<Pack, Error> {
     let line = |line: &[u8]| line.iter().position(|b| *b == b'\n').ok_or_else(|| refuse("no header line"));
     let header_end = line(&bytes)? + 1;
     let header: Header<'_> =
@@ -121,10 +131,11 @@ pub fn decode(bytes: Bytes) -> Result<Pack, Error> {
     if crc != footer.crc32c {
         return Err(refuse(format!("crc32c is {crc}, the footer says {}", footer.crc32c)));
     }
-    if header.count != SEGMENTS || footer.offsets.len() as u64 != SEGMENTS {
-        return Err(refuse(format!("{} segments, the header says {}", footer.offsets.len(), header.count)));
+    if header.count != size.0 || footer.offsets.len() as u64 != size.0 {
+        let (found, Size(wanted)) = (footer.offsets.len(), size);
+        return Err(refuse(format!("{found} segments, the header says {}; a pack has {wanted}", header.count)));
     }
-    if !header.first_segment.0.is_multiple_of(SEGMENTS) {
+    if size.first(header.first_segment) != header.first_segment {
         return Err(refuse(format!("it begins at segment {}", header.first_segment)));
     }
     let starts = footer.offsets.iter().map(|offset| usize::try_from(*offset).unwrap_or(usize::MAX));

@@ -14,7 +14,6 @@ use super::indexer::{APPLY_EVENTS_MAX, broken};
 use super::log::{ByBytes, Log, SegmentCache, Shared};
 use super::view::{Folded, View, after, fold_heads, rows};
 use super::{Error, OpenReport, Options, Rebuilt};
-use crate::codec::pack;
 use crate::codec::segment::{NO_DIGEST, Segment};
 use crate::codec::store::{self, PARTITIONS_MAX, StoreMeta};
 use crate::domain::{Aggregate, Partition, Position, SegmentNumber};
@@ -170,6 +169,7 @@ fn start() -> Watermark {
 /// Folds everything from the index's watermark to the log's end; gives the next epoch and how many events it folded.
 /// `None` when another process moved the watermark: heads of different times do not go together.
 async fn catch_up(log: &Arc<Log>) -> Result<Option<(u64, u64)>, Error> {
+    let size = log.shared.options.pack_size;
     let begin = log.view.lock().end().segments;
     let mut epoch = 0;
     if let Some(last) = begin.0.checked_sub(1)
@@ -184,13 +184,14 @@ async fn catch_up(log: &Arc<Log>) -> Result<Option<(u64, u64)>, Error> {
         let next = log.view.lock().end().segments;
         let packed = match count {
             1 => None,
-            _ if look_for_pack(next, begin) => log.packed(next).await,
+            // Behind the first of a pack, that one may have been fetched by itself.
+            _ if next == size.first(next) || next.0 == begin.0 + 1 => log.packed(next).await,
             _ => None,
         };
         let (segments, ended) = match packed {
             Some(segments) => (segments, false),
             None => {
-                let wanted = count.min(pack::last(next).0 + 1 - next.0);
+                let wanted = count.min(size.last(next).0 + 1 - next.0);
                 let segments = log.fetch_run(next, wanted).await?;
                 let ended = (segments.len() as u64) < wanted;
                 (segments, ended)
@@ -213,12 +214,6 @@ async fn catch_up(log: &Arc<Log>) -> Result<Option<(u64, u64)>, Error> {
     }
     log.announce();
     Ok(Some((epoch + 1, folded)))
-}
-
-/// Whether a pack may hold this segment and the ones after it: at the first of a pack, and behind the one segment that
-/// was fetched by itself.
-fn look_for_pack(next: SegmentNumber, begin: SegmentNumber) -> bool {
-    next == pack::first(next) || next.0 == begin.0 + 1
 }
 
 /// Whether the index is where it was.

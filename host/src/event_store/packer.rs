@@ -1,4 +1,4 @@
-//! Writes packs: 256 committed segments in one object, for those who read the log from far behind. Derived, off the
+//! Writes packs: many committed segments in one object, for those who read the log from far behind. Derived, off the
 //! path of commands, and the same bytes whoever writes them, so that several processes may; each is read back before it
 //! counts (I1). Deletes nothing, under `events/` least of all.
 
@@ -38,12 +38,13 @@ impl EventStore {
 
 impl Log {
     async fn pack(&self, at_most: usize) -> Result<usize, Error> {
+        let size = self.shared.options.pack_size;
         let mut reached = self.packed_to.lock().await;
         let end = self.view.lock().end().segments;
         let mut looked = 0;
         while looked < at_most {
             let Some(first) = self.packs_refused.lock().first().copied() else { break };
-            if pack::last(first) < end {
+            if size.last(first) < end {
                 self.pack_run(first).await?;
             }
             self.packs_refused.lock().remove(&first);
@@ -54,9 +55,9 @@ impl Log {
             None => self.stored_progress(end).await?,
         };
         let mut next = from;
-        while looked < at_most && pack::last(next) < end {
+        while looked < at_most && size.last(next) < end {
             self.pack_run(next).await?;
-            next = SegmentNumber(next.0 + pack::SEGMENTS);
+            next = SegmentNumber(next.0 + size.0);
             *reached = Some(next);
             looked += 1;
         }
@@ -72,7 +73,8 @@ impl Log {
     async fn stored_progress(&self, end: SegmentNumber) -> Result<SegmentNumber, Error> {
         let stored = self.shared.objects.get(&progress_key(self)).await?;
         let progress: Progress = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        Ok(if progress.segments > end.0 { SegmentNumber(0) } else { pack::first(SegmentNumber(progress.segments)) })
+        let reached = SegmentNumber(progress.segments);
+        Ok(if reached > end { SegmentNumber(0) } else { self.shared.options.pack_size.first(reached) })
     }
 
     /// Packs the segments that begin at a multiple of a pack's size. Those that are too large stay as they are; so does
@@ -91,7 +93,7 @@ impl Log {
         let digest = last.digest;
         let raw: Vec<Bytes> = segments.iter().map(|segment| segment.bytes.clone()).collect();
         let bytes = pack::encode(self.shared.store, self.partition, first, &raw, digest);
-        let key = pack::key(self.partition, first);
+        let key = self.shared.options.pack_size.key(self.partition, first);
         let objects = &self.shared.objects;
         objects.put_new(&key, bytes.clone()).await?;
         // Whoever wrote it, and whatever the answer was: what counts is what is there.
@@ -108,13 +110,13 @@ impl Log {
 
     /// The segments of a run, checked; `None` when they are too large to be packed.
     async fn small_run(&self, first: SegmentNumber) -> Result<Option<Vec<Arc<Segment>>>, Error> {
-        let last = pack::last(first);
+        let last = self.shared.options.pack_size.last(first);
         let (begin, end) = (self.one(first).await?, self.one(last).await?);
         let events = end.next_position().0.saturating_sub(begin.header.first_position.0);
         if events > pack::EVENTS_MAX {
             return Ok(None);
         }
-        let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(pack::SEGMENTS as usize);
+        let mut segments: Vec<Arc<Segment>> = Vec::new();
         let mut bytes = 0;
         let mut next = first;
         while next <= last {

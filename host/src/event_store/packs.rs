@@ -87,7 +87,8 @@ impl Log {
     /// The segments from a number to the end of the pack that holds it; `None` when there is no such pack, or none that
     /// can be used.
     pub(super) async fn packed(&self, from: SegmentNumber) -> Option<Vec<Segment>> {
-        let key = pack::key(self.partition, from);
+        let size = self.shared.options.pack_size;
+        let key = size.key(self.partition, from);
         let bytes = match self.shared.objects.get(&key).await {
             Ok(bytes) => bytes?,
             Err(error) => {
@@ -97,8 +98,9 @@ impl Log {
         };
         // The log's own last segment says whether the pack is of this history. What is wrong with that one is not the
         // pack's fault, and is found where it is read.
-        let Ok(last) = self.fetch(pack::last(from)).await else { return None };
-        match pack::decode(bytes).map_err(|error| error.to_string()).and_then(|pack| self.open(&pack, from, last)) {
+        let Ok(last) = self.fetch(size.last(from)).await else { return None };
+        let decoded = pack::decode(bytes, size).map_err(|error| error.to_string());
+        match decoded.and_then(|pack| self.open(&pack, from, last)) {
             Ok(segments) => {
                 self.shared.options.metrics.packs("used").add(1);
                 Some(segments)
@@ -106,7 +108,7 @@ impl Log {
             Err(problem) => {
                 tracing::warn!(key, problem, "a pack is ignored, and will be written again; its segments are read");
                 self.shared.options.metrics.packs("refused").add(1);
-                self.packs_refused.lock().insert(pack::first(from));
+                self.packs_refused.lock().insert(size.first(from));
                 None
             }
         }
@@ -114,7 +116,8 @@ impl Log {
 
     /// The segments of a pack from a number on, if they are what the log holds; else the words say why not.
     fn open(&self, pack: &Pack, from: SegmentNumber, last: Option<Segment>) -> Result<Vec<Segment>, String> {
-        if pack.store != self.shared.store || pack.partition != self.partition || pack.first != pack::first(from) {
+        let first = self.shared.options.pack_size.first(from);
+        if pack.store != self.shared.store || pack.partition != self.partition || pack.first != first {
             return Err("it is one of something else".into());
         }
         let last = last.filter(|last| last.digest == pack.digest).ok_or("it is of another history")?;
@@ -128,14 +131,15 @@ impl Log {
 
     /// The segment for a reader that had the one before it, which was so large; what comes next is kept at hand.
     pub(super) async fn read_on(&self, number: SegmentNumber, bytes_before: usize) -> Result<Option<Segment>, Error> {
+        let size = self.shared.options.pack_size;
         let end = self.view.lock().end().segments;
         let mut segments: VecDeque<Segment> = VecDeque::new();
         // Behind the first of a pack somebody may have fetched that one by itself.
-        if number.0 <= pack::first(number).0 + 1 && pack::last(number) < end {
+        if number.0 <= size.first(number).0 + 1 && size.last(number) < end {
             segments.extend(self.packed(number).await.into_iter().flatten());
         }
         if segments.is_empty() {
-            let room = end.0.min(pack::last(number).0 + 1).saturating_sub(number.0);
+            let room = end.0.min(size.last(number).0 + 1).saturating_sub(number.0);
             let count = if bytes_before > AHEAD_BYTES_MAX { 1 } else { AHEAD.min(room).max(1) };
             segments.extend(self.fetch_run(number, count).await?);
         }

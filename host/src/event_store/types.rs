@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{AppendError, Error};
 use crate::codec::envelope::{Draft, Envelope};
+use crate::codec::pack;
 use crate::codec::segment::{Event, Header, Segment};
 use crate::codec::{self, APPEND_BYTES_MAX};
 use crate::domain::{Aggregate, Digest, EventKind, Partition, Position, SegmentNumber, Sequence, Timestamp};
@@ -47,6 +48,8 @@ pub struct Options {
     pub follow_ms: Option<u64>,
     /// How often the by-date index objects are written.
     pub by_date_ms: u64,
+    /// Segments of a pack: the same in all processes of a store.
+    pub pack_size: pack::Size,
     /// Where commits are counted.
     pub metrics: Metrics,
 }
@@ -68,6 +71,7 @@ impl Default for Options {
             index_linger_ms: 0,
             follow_ms: None,
             by_date_ms: 60_000,
+            pack_size: pack::Size::default(),
             metrics: Metrics::new(),
         }
     }

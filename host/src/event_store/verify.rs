@@ -82,11 +82,12 @@ impl Report {
 /// Where an id was seen, as briefly as possible.
 type Ids = HashMap<Uuid, (Partition, SegmentNumber)>;
 
-/// Checks the log, and the index when one is given, as far as it is. `progress` is called after each segment. An error
+/// Checks the log, its packs, and the index when one is given, as far as it is. `progress` is called after each segment. An error
 /// is one of the ports: what is wrong with the data is a finding.
 pub async fn verify(
     objects: &dyn ObjectStore,
     index: Option<&dyn Index>,
+    pack_size: pack::Size,
     mut progress: impl FnMut(&Report) + Send,
 ) -> Result<Report, Error> {
     let mut report = Report { index_checked: index.is_some(), ..Report::default() };
@@ -110,7 +111,8 @@ pub async fn verify(
             None => SegmentNumber(0),
         };
         let walk = Walk::new(meta.store, partition, meta.partitions);
-        let mut tour = Tour { objects, index, indexed, walk, copies: Copies::default(), ids, report, progress };
+        let copies = Copies { size: pack_size, segments: Vec::new(), bytes: 0 };
+        let mut tour = Tour { objects, index, indexed, walk, copies, ids, report, progress };
         if let Some(index) = index {
             tour.compare(index).await?;
         }
@@ -230,8 +232,8 @@ async fn read(
 }
 
 /// The segments of the pack under way, to be held against it. A pack is a copy: the log is the truth.
-#[derive(Default)]
 struct Copies {
+    size: pack::Size,
     segments: Vec<Bytes>,
     bytes: usize,
 }
@@ -245,7 +247,7 @@ impl Copies {
         bytes: Bytes,
         report: &mut Report,
     ) -> Result<(), Error> {
-        let first = pack::first(number);
+        let first = self.size.first(number);
         if number == first {
             (self.segments, self.bytes) = (Vec::new(), 0);
         }
@@ -256,13 +258,13 @@ impl Copies {
             return Ok(());
         }
         self.segments.push(bytes);
-        if number != pack::last(number) {
+        if number != self.size.last(number) {
             return Ok(());
         }
-        let key = pack::key(partition, number);
+        let key = self.size.key(partition, number);
         let Some(packed) = objects.get(&key).await? else { return Ok(()) };
         report.packs += 1;
-        match pack::decode(packed) {
+        match pack::decode(packed, self.size) {
             Err(error) => report.add(&key, "index_pack", error.to_string()),
             Ok(pack) => {
                 let same = |(number, bytes): (u64, &Bytes)| pack.segment(SegmentNumber(number)).as_ref() == Some(bytes);

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::clients::{Answer, Attempt, History, untrue};
 use super::crew::Crew;
-use super::process::{ACCOUNTS, DOCUMENTS, THINGS};
+use super::process::{ACCOUNTS, DOCUMENTS, PACK_SIZE, THINGS};
 use super::truth::{Activation, Fact, Truth};
 use super::world::World;
 use crate::domain::{EventKind, Partition};
@@ -286,7 +286,7 @@ async fn rest(world: &World) -> Result<(), String> {
     if let Some(letter) = letters.iter().find(is_wrong) {
         return Err(format!("parking: {} parked {}: {}", letter.handler, letter.aggregate_id, letter.error));
     }
-    let report = verify::verify(&world.objects, Some(&world.database.index), |_| {}).await;
+    let report = verify::verify(&world.objects, Some(&world.database.index), PACK_SIZE, |_| {}).await;
     match report {
         Ok(report) if report.is_clean() && report.index_behind == 0 => Ok(()),
         Ok(report) => Err(format!("I1: {report:?}")),

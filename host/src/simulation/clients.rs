@@ -18,8 +18,10 @@ use crate::command::{self, Identity, Submission};
 use crate::domain::{Aggregate, Sequence, Timestamp, command_topic};
 use crate::error::{Classified, Kind};
 use crate::event_store::{Append, AppendError, Expected};
-use crate::query::{Source, StatusName, Token};
+use crate::query::{self, Source, StatusName, Token};
 
+/// The collection that the projection of accounts writes.
+const ACCOUNTS: &str = "accounts";
 /// How long a client waits for an answer.
 const PATIENCE_MS: u64 = 3_000;
 /// How long a process lets a client wait for what is not there yet.
@@ -285,30 +287,41 @@ impl Client {
         }
     }
 
-    /// Reads the document with the command's token, from any process: what is told has what the command did.
+    /// Reads the document or the stream with the command's token, from any process: what is told has what the command
+    /// did. Who waits for the graph waits for all projections, hence for this one too.
     async fn read(&self, intention: &Intention, slot: usize) {
-        let (id, account) = (intention.id, intention.aggregate.id.as_str().to_owned());
+        let (id, account) = (intention.id, intention.aggregate.clone());
+        let source = self.sim().draw(|random| random.pick(&[Source::Log, Source::Graph, Source::Collection(ACCOUNTS)]));
         let read = ask(&self.crew, slot, |services| async move {
-            let (source, token) = (Source::Collection("accounts"), Token::Command(id));
+            let token = Token::Command(id);
             services.queries.consistent(source, Some(&token), WAIT, services.deployments.learn()).await?;
-            services.queries.document("accounts", &account).await
+            newest(&services, source, &account).await
         });
-        let Some(Ok(document)) = read.await else { return };
-        let document = document.map(|document| serde_json::from_str::<Value>(document.body.get()).unwrap());
-        let told = document.and_then(|document| document["sequence_number"].as_u64());
-        self.sim().note(&self.name, "read", told.unwrap_or_default(), || id.to_string());
+        let Some(Ok(told)) = read.await else { return };
+        self.sim().note(&self.name, "read", told.unwrap_or_default(), || format!("{id} {source:?}"));
         if let Some(why) = stale(&self.crew, id, told) {
             self.sim().broken("read-your-writes", why);
         }
     }
 }
 
-/// Why a document that was read with a command's token lacks what the command did.
+/// The newest event that a read shows of an account.
+async fn newest(services: &Services, source: Source<'_>, account: &Aggregate) -> Result<Option<u64>, query::Error> {
+    if source == Source::Log {
+        let page = services.queries.stream(account, 0, 1_000).await?;
+        return Ok(page.records.last().map(|record| record.sequence.0));
+    }
+    let document = services.queries.document(ACCOUNTS, account.id.as_str()).await?;
+    let document = document.map(|document| serde_json::from_str::<Value>(document.body.get()).unwrap());
+    Ok(document.and_then(|document| document["sequence_number"].as_u64()))
+}
+
+/// Why what was read with a command's token lacks what the command did.
 fn stale(crew: &Crew, id: Uuid, told: Option<u64>) -> Option<String> {
     let truth = crew.world.truth.lock();
     let outcome = truth.outcomes.get(&id).into_iter().flatten().map(|place| &truth.facts[*place]);
     let wanted = outcome.filter(|fact| fact.event_type != "COMMAND_FAILED").map(|fact| fact.sequence).max();
-    (wanted > told).then(|| format!("command {id} made {wanted:?}, and the document that was read is of {told:?}"))
+    (wanted > told).then(|| format!("command {id} made {wanted:?}, and what was read is of {told:?}"))
 }
 
 /// Why a final status is not what the log says.

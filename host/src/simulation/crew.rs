@@ -44,6 +44,7 @@ impl Crew {
                 cache_bytes_max: random.pick(&[0, 1 << 20, 1 << 20]),
                 batches_max: random.pick(&[1, 3]),
                 snapshot_interval: random.pick(&[0, 3]),
+                packs: random.chance(500),
                 is_warm: random.chance(970),
             });
             Slot { setting, group: OUTSIDE, services: None }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::executor::OUTSIDE;
 use super::world::{World, away};
-use crate::codec::checkpoint;
+use crate::codec::{checkpoint, pack};
 use crate::port::Result;
 use crate::port::object_store::{Listing, ObjectStore, PutIf, PutNew};
 
@@ -95,7 +95,7 @@ impl ObjectStore for SimObjects {
         }
         let mut found = self.world.objects.get(key).await?;
         if let Some(bytes) = &mut found
-            && (key.starts_with("events/") || key.starts_with("snapshots/"))
+            && ["events/", "snapshots/", pack::FOLDER].iter().any(|folder| key.starts_with(folder))
             && self.world.strikes(|faults| faults.cut)
         {
             let kept = self.world.sim.draw(|random| random.index(bytes.len()));

@@ -19,6 +19,7 @@ use super::truth::Consumed;
 use super::world::World;
 use crate::app::builds::{self, Keeper, Projecting};
 use crate::app::membership;
+use crate::codec::pack;
 use crate::command::{self, MismatchMode};
 use crate::deploy::check::Ask;
 use crate::deploy::{self, Deployments};
@@ -51,6 +52,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// known from `aggregate_versions` only.
 const RETIREMENT: Duration = Duration::from_millis(700);
 const CLAIMS_KEPT_MS: i64 = 500;
+/// How often a process packs segments, and how few are a pack.
+const PACKING: Duration = Duration::from_millis(400);
+pub const PACK_SIZE: pack::Size = pack::Size(4);
 /// Attempts before an aggregate is parked.
 const ATTEMPTS_MAX: u32 = 2;
 
@@ -78,8 +82,8 @@ pub struct Services {
 /// How a run of a process ended by itself, if it did.
 pub type Ended = Arc<Mutex<Option<String>>>;
 
-/// Nobody reads them here, and to register them anew for each process would take a twentieth of the time.
-static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+/// Of all processes of all runs: to register them anew for each process would take a twentieth of the time.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 /// What differs from process to process.
 #[derive(Debug, Clone)]
@@ -97,6 +101,8 @@ pub struct Setting {
     pub batches_max: usize,
     /// Events from one snapshot of an aggregate to the next; 0 without.
     pub snapshot_interval: u64,
+    /// Whether it packs segments; all read what others packed.
+    pub packs: bool,
     /// Whether components are loaded already, or must be read from the object store.
     pub is_warm: bool,
 }
@@ -125,6 +131,7 @@ impl Services {
             index_linger_ms: setting.index_linger_ms,
             unresolved_answer_after_ms: 1_000,
             follow_ms: Some(150),
+            pack_size: PACK_SIZE,
             metrics: metrics.clone(),
             ..event_store::Options::default()
         };
@@ -197,6 +204,9 @@ impl Services {
             membership::follow_others(others, &*model, &*model, &*store, &*look, until).await
         });
         tasks_of.spawn("retirement", retire(database.clone(), clock.clone()));
+        if setting.packs {
+            tasks_of.spawn("packs", pack(events.clone(), clock.clone()));
+        }
         for partition in (0..world.partitions).map(Partition) {
             let (events, objects, bus) = (events.clone(), objects.clone(), bus.clone());
             let (clock, progress) = (clock.clone(), progress.clone());
@@ -283,6 +293,17 @@ async fn retire(registry: Arc<dyn Registry>, clock: Arc<dyn Clock>) -> Result<()
         clock.sleep(RETIREMENT).await;
         // What an error leaves is there the next time.
         let _retired = registry.retire(clock.now().plus_ms(-CLAIMS_KEPT_MS), usize::MAX).await;
+    }
+}
+
+/// Packs small segments.
+async fn pack(events: EventStore, clock: Arc<dyn Clock>) -> Result<(), state::Error> {
+    loop {
+        clock.sleep(PACKING).await;
+        for partition in (0..events.partitions()).map(Partition) {
+            // What an error leaves is there the next time.
+            let _packed = events.pack(partition, usize::MAX).await;
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::process::METRICS;
 use super::{Verdict, run};
 
 /// Calls that a report shows.
@@ -104,6 +105,16 @@ fn the_seeds_that_once_found_something_find_nothing_now() {
     for (seed, story) in STORIES {
         let verdict = run(*seed, 0);
         assert_eq!(verdict.broken, None, "seed {seed}: {story}");
+    }
+}
+
+/// What is not reached is not proved.
+#[test]
+fn the_seeds_reach_what_is_rare() {
+    (0..40).for_each(|seed| drop(run(seed, 0)));
+    for what in ["written", "used"] {
+        assert!(METRICS.packs(what).get() > 0, "no pack was {what}");
+        assert!(METRICS.snapshots(what).get() > 0, "no snapshot was {what}");
     }
 }
 

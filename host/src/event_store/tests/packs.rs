@@ -15,7 +15,8 @@ use crate::port::object_store::{Listing, PutIf, PutNew};
 
 const P: Partition = Partition(0);
 /// Two packs, and a beginning of a third.
-const SEGMENTS: u64 = 2 * pack::SEGMENTS + 40;
+const SEGMENTS: u64 = 2 * SIZE.0 + 40;
+const SIZE: pack::Size = pack::Size(256);
 
 /// Counts what is read.
 #[derive(Debug)]
@@ -111,15 +112,15 @@ async fn full_runs_of_segments_are_packed_once_and_verbatim() {
     assert_eq!(process.store.pack(P, 1).await.unwrap(), 1);
     assert_eq!(process.store.pack(P, 9).await.unwrap(), 1);
     assert_eq!(process.store.pack(P, 9).await.unwrap(), 0, "the third run is not full");
-    assert_eq!(keys(&objects).await, [pack::key(P, SegmentNumber(0)), pack::key(P, SegmentNumber(256))]);
-    for number in (0..2 * pack::SEGMENTS).map(SegmentNumber) {
-        let pack = pack::decode(objects.get(&pack::key(P, number)).await.unwrap().unwrap()).unwrap();
+    assert_eq!(keys(&objects).await, [SIZE.key(P, SegmentNumber(0)), SIZE.key(P, SegmentNumber(256))]);
+    for number in (0..2 * SIZE.0).map(SegmentNumber) {
+        let pack = pack::decode(objects.get(&SIZE.key(P, number)).await.unwrap().unwrap(), SIZE).unwrap();
         assert_eq!(pack.segment(number), objects.get(&segment::key(P, number)).await.unwrap());
     }
     process.end().await;
     let again = open(objects.clone()).await;
     assert_eq!(again.store.pack(P, 9).await.unwrap(), 0, "the progress is kept");
-    fill(&again, SEGMENTS, pack::SEGMENTS, "{}").await;
+    fill(&again, SEGMENTS, SIZE.0, "{}").await;
     assert_eq!(again.store.pack(P, 9).await.unwrap(), 1);
     again.end().await;
 }
@@ -153,7 +154,7 @@ async fn a_damaged_pack_is_counted_passed_by_and_written_again() {
     let expected = lines(&process).await;
     process.store.pack(P, 9).await.unwrap();
     process.end().await;
-    let key = pack::key(P, SegmentNumber(256));
+    let key = SIZE.key(P, SegmentNumber(256));
     let whole = objects.get(&key).await.unwrap().unwrap();
     let mut flipped = whole.to_vec();
     flipped[5_000] ^= 1;
@@ -175,8 +176,8 @@ async fn a_pack_with_a_sound_frame_around_other_segments_is_refused() {
     let process = open(objects.clone()).await;
     process.store.pack(P, 9).await.unwrap();
     process.end().await;
-    let key = pack::key(P, SegmentNumber(256));
-    let pack = pack::decode(objects.get(&key).await.unwrap().unwrap()).unwrap();
+    let key = SIZE.key(P, SegmentNumber(256));
+    let pack = pack::decode(objects.get(&key).await.unwrap().unwrap(), SIZE).unwrap();
     let mut segments: Vec<Bytes> = (256..512).map(|number| pack.segment(SegmentNumber(number)).unwrap()).collect();
     segments.swap(10, 11);
     let forged = pack::encode(pack.store, P, SegmentNumber(256), &segments, pack.digest);
@@ -206,7 +207,7 @@ async fn a_pack_of_a_history_that_was_given_up_is_not_read() {
         process.store.read(P, Position(300), 300).await.unwrap().iter().map(|r| r.event_id).collect();
     assert!((10_000..10_300).all(|number: u128| ids.contains(&Uuid::from_u128(number + 1))));
     process.store.pack(P, 9).await.unwrap();
-    let pack = pack::decode(objects.get(&pack::key(P, SegmentNumber(256))).await.unwrap().unwrap()).unwrap();
+    let pack = pack::decode(objects.get(&SIZE.key(P, SegmentNumber(256))).await.unwrap().unwrap(), SIZE).unwrap();
     let number = SegmentNumber(400);
     assert_eq!(pack.segment(number), objects.get(&segment::key(P, number)).await.unwrap());
     process.end().await;
@@ -215,8 +216,8 @@ async fn a_pack_of_a_history_that_was_given_up_is_not_read() {
 #[tokio::test]
 async fn large_segments_stay_as_they_are() {
     let (objects, process) = fresh().await;
-    let payload = format!("{{\"text\":\"{}\"}}", "x".repeat(2 * pack::BYTES_MAX / pack::SEGMENTS as usize));
-    fill(&process, 0, pack::SEGMENTS, &payload).await;
+    let payload = format!("{{\"text\":\"{}\"}}", "x".repeat(2 * pack::BYTES_MAX / SIZE.0 as usize));
+    fill(&process, 0, SIZE.0, &payload).await;
     assert_eq!(process.store.pack(P, 9).await.unwrap(), 1);
     assert_eq!(process.store.pack(P, 9).await.unwrap(), 0);
     assert!(keys(&objects).await.is_empty());
@@ -228,15 +229,15 @@ async fn several_processes_write_the_same_pack() {
     let objects = log().await;
     let (one, other) = (open(objects.clone()).await, open(objects.clone()).await);
     assert_eq!(one.store.pack(P, 9).await.unwrap(), 2);
-    let first = objects.get(&pack::key(P, SegmentNumber(0))).await.unwrap();
+    let first = objects.get(&SIZE.key(P, SegmentNumber(0))).await.unwrap();
     // The other one does not know of it.
     objects.delete(&format!("{}progress/0000.json", pack::FOLDER)).await.unwrap();
     assert_eq!(other.store.pack(P, 9).await.unwrap(), 2);
-    assert_eq!(objects.get(&pack::key(P, SegmentNumber(0))).await.unwrap(), first);
+    assert_eq!(objects.get(&SIZE.key(P, SegmentNumber(0))).await.unwrap(), first);
     assert_eq!(keys(&objects).await.len(), 2);
     one.end().await;
     other.end().await;
-    let report = verify(objects.as_ref(), None, |_| {}).await.unwrap();
+    let report = verify(objects.as_ref(), None, SIZE, |_| {}).await.unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.segments, report.packs), (SEGMENTS, 2));
 }
@@ -247,11 +248,11 @@ async fn the_checker_names_a_pack_that_is_not_what_the_log_holds() {
     let process = open(objects.clone()).await;
     process.store.pack(P, 9).await.unwrap();
     process.end().await;
-    let (first, second) = (pack::key(P, SegmentNumber(0)), pack::key(P, SegmentNumber(256)));
+    let (first, second) = (SIZE.key(P, SegmentNumber(0)), SIZE.key(P, SegmentNumber(256)));
     let copy = objects.get(&first).await.unwrap().unwrap();
     objects.put(&second, copy.clone()).await.unwrap();
     objects.put(&first, copy.slice(..1_000)).await.unwrap();
-    let report = verify(objects.as_ref(), None, |_| {}).await.unwrap();
+    let report = verify(objects.as_ref(), None, SIZE, |_| {}).await.unwrap();
     let found: Vec<_> = report.findings.iter().map(|finding| (finding.key.as_str(), finding.code)).collect();
     assert_eq!(found, [(first.as_str(), "index_pack"), (second.as_str(), "index_pack")]);
 }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 
 use super::*;
-use crate::codec::segment;
+use crate::codec::{pack, segment};
 use crate::event_store::verify;
 use crate::port::object_store::faulty::{Chances, Faulty};
 
@@ -170,7 +170,8 @@ async fn writers_on_a_faulty_store_leave_one_clean_history() {
         let process = start(objects.clone(), index.clone(), options()).await;
         assert_eq!(process.report.folded_events, places.len() as u64);
         process.end().await;
-        let report = verify::verify(objects.as_ref(), Some(index.as_ref()), |_| {}).await.unwrap();
+        let report =
+            verify::verify(objects.as_ref(), Some(index.as_ref()), pack::Size::default(), |_| {}).await.unwrap();
         assert_eq!((report.findings, report.index_behind), (Vec::new(), 0));
     }
     assert!(collisions > 500, "the runs are long enough to mean something: {collisions} segments");

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 
 use super::*;
-use crate::codec::segment;
+use crate::codec::{pack, segment};
 use crate::domain::SegmentNumber;
 use crate::event_store::verify::{Report, verify};
 
@@ -27,7 +27,7 @@ async fn log() -> (Arc<MemoryStore>, Arc<MemoryIndex>) {
 }
 
 async fn codes(objects: &MemoryStore, index: &MemoryIndex) -> Vec<(String, &'static str)> {
-    let report: Report = verify(objects, Some(index), |_| {}).await.unwrap();
+    let report: Report = verify(objects, Some(index), pack::Size::default(), |_| {}).await.unwrap();
     assert_eq!(report.findings_count, report.findings.len() as u64);
     report.findings.into_iter().map(|finding| (finding.key, finding.code)).collect()
 }
@@ -42,7 +42,7 @@ async fn rewrite(objects: &MemoryStore, number: u64, edit: impl FnOnce(String) -
 async fn a_whole_log_has_no_findings() {
     let (objects, index) = log().await;
     let mut calls = 0;
-    let report = verify(objects.as_ref(), Some(index.as_ref()), |_| calls += 1).await.unwrap();
+    let report = verify(objects.as_ref(), Some(index.as_ref()), pack::Size::default(), |_| calls += 1).await.unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.segments, report.events, report.commands, report.undecided), (5, 6, 4, 3));
     assert_eq!((report.aggregates, report.index_checked, calls), (1, true, 5));
@@ -68,7 +68,7 @@ async fn grown() -> (Arc<MemoryStore>, Arc<MemoryIndex>, MemoryIndex) {
 #[tokio::test]
 async fn an_index_that_lags_is_compared_as_far_as_it_is_and_is_no_fault() {
     let (objects, index, early) = grown().await;
-    let check = || verify(objects.as_ref(), Some(index.as_ref()), |_| {});
+    let check = || verify(objects.as_ref(), Some(index.as_ref()), pack::Size::default(), |_| {});
     assert_eq!(check().await.unwrap().index_behind, 0);
     index.restore(&early);
     let report = check().await.unwrap();
@@ -111,7 +111,7 @@ async fn what_others_write_meanwhile_is_walked_too() {
                 index.restore(if index_follows { &whole } else { &early });
             }
         };
-        let report = verify(objects.as_ref(), Some(index.as_ref()), grow).await.unwrap();
+        let report = verify(objects.as_ref(), Some(index.as_ref()), pack::Size::default(), grow).await.unwrap();
         assert!(report.is_clean(), "{report:?}");
         assert_eq!((report.segments, report.index_behind), (5, if index_follows { 0 } else { 3 }));
     }
