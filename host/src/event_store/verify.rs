@@ -82,8 +82,8 @@ impl Report {
 /// Where an id was seen, as briefly as possible.
 type Ids = HashMap<Uuid, (Partition, SegmentNumber)>;
 
-/// Checks the log, its packs, and the index when one is given, as far as it is. `progress` is called after each segment. An error
-/// is one of the ports: what is wrong with the data is a finding.
+/// Checks the log, its packs, and the index when one is given, as far as it is. `progress` is called after each
+/// segment. An error is one of the ports: what is wrong with the data is a finding.
 pub async fn verify(
     objects: &dyn ObjectStore,
     index: Option<&dyn Index>,
