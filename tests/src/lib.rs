@@ -33,7 +33,7 @@ pub use proxy::Proxy;
 pub use random::Random;
 pub use server::{ADMIN_TOKEN, Options, Process, Server, binary, component, run_to_end};
 pub use servers::Servers;
-pub use settled::{all_completed, consumers_at_the_end, until, until_logged};
+pub use settled::{all_completed, consumers_at_the_end, ready, until, until_logged};
 pub use shop::{Shop, classes};
 pub use site::{Site, end};
 pub use wire::Wire;

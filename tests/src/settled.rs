@@ -32,6 +32,21 @@ pub async fn until_logged(host: &Server, words: &str) -> anyhow::Result<()> {
     until(words, said).await.with_context(|| host.host_log())
 }
 
+/// The answer of `/ready` once it has this status.
+pub async fn ready(client: &Client, status: u16) -> anyhow::Result<Value> {
+    let begin = Instant::now();
+    loop {
+        let answer = client.get("/ready").await;
+        if let Ok(answer) = &answer
+            && answer.status == status
+        {
+            return answer.json();
+        }
+        ensure!(begin.elapsed() < SOON, "/ready never answers {status}: {answer:?}");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
 /// Returns when all of these commands are done; an error when one of them did not succeed.
 pub async fn all_completed(client: &Client, commands: &[String]) -> anyhow::Result<()> {
     for some in commands.chunks(AT_ONCE) {

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use carryall_tests::{
-    Client, Log, Options, Postgres, Server, Shop, Wire, abuse, read_model_is_the_fold, until, until_logged,
+    Client, Log, Options, Postgres, Server, Shop, Wire, abuse, read_model_is_the_fold, ready, until, until_logged,
 };
 use serde_json::{Value, json};
 
@@ -25,20 +25,6 @@ async fn products(client: &Client, seen: &Value) -> Value {
     let token = seen["consistency_token"].as_str().unwrap();
     let reader = client.with("consistency-token", token).with("prefer", "wait=60");
     reader.get("/api/v1/instances/shop/Product?limit=1000").await.unwrap().expect(200).unwrap()
-}
-
-/// The answer of `/ready` once it has this status.
-async fn ready(client: &Client, status: u16) -> Value {
-    let begin = Instant::now();
-    loop {
-        if let Ok(answer) = client.get("/ready").await
-            && answer.status == status
-        {
-            return answer.json().unwrap();
-        }
-        assert!(begin.elapsed() < SOON, "/ready never answers {status}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// Every claim becomes `done`: a command is COMPLETED once its outcome is in the log, and its claim is marked after.
@@ -180,7 +166,7 @@ async fn while_postgres_is_away_nothing_is_promised_and_all_goes_on_when_it_is_b
     let before = shop.read("Product", "p1", &first).await.unwrap();
 
     wire.cut();
-    let away = ready(&shop.client, 503).await;
+    let away = ready(&shop.client, 503).await.unwrap();
     assert_eq!(part(&away, "database")["ready"], false, "{away}");
     let read = shop.client.get("/api/v1/instances/shop/Product/p1").await.unwrap();
     let refused = read.problem(503).unwrap();
@@ -200,7 +186,7 @@ async fn while_postgres_is_away_nothing_is_promised_and_all_goes_on_when_it_is_b
     assert_eq!(shop.client.get("/health").await.unwrap().status, 200);
 
     wire.mend();
-    ready(&shop.client, 200).await;
+    ready(&shop.client, 200).await.unwrap();
     for id in &accepted {
         assert_eq!(shop.client.outcome(id).await.unwrap()["status"], "COMPLETED");
     }
@@ -211,7 +197,7 @@ async fn while_postgres_is_away_nothing_is_promised_and_all_goes_on_when_it_is_b
 
     // A host that is told to stop while the database is away stops, and finds everything again.
     wire.cut();
-    ready(&shop.client, 503).await;
+    ready(&shop.client, 503).await.unwrap();
     server.terminate().await.unwrap();
     wire.mend();
     server.start_again().await.unwrap();
@@ -237,7 +223,7 @@ async fn commands_under_load_survive_a_flapping_database() {
     for client in clients {
         accepted.extend(client.await.unwrap());
     }
-    ready(&server.client(), 200).await;
+    ready(&server.client(), 200).await.unwrap();
     for id in &accepted {
         let status = server.client().outcome(id).await.unwrap();
         assert_eq!(status["status"], "COMPLETED", "{status}");

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use carryall_tests::{Log, Options, Server, Shop, all_completed, fresh_id, read_model_is_the_fold};
+use carryall_tests::{Log, Options, Server, Shop, all_completed, fresh_id, read_model_is_the_fold, ready};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::site::{SOON, begin_load, ready};
+use super::site::{SOON, begin_load};
 use super::{length, note};
 
 /// Room for the compiled handlers, the database and some thousand commands.
@@ -111,7 +111,7 @@ async fn a_full_disk_refuses_commands_and_serves_again_when_there_is_room() {
         }
         note("there is room again");
         disk.free();
-        ready(&server, 200).await;
+        ready(&server.client(), 200).await.unwrap();
         if begin.elapsed() > length() && round > 0 {
             break;
         }

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use carryall_tests::{Client, Server, Shop, until, until_logged};
+use carryall_tests::{Client, Server, Shop, ready, until, until_logged};
 use serde_json::json;
 
-use super::site::{Site, begin_load, ready, until_busy};
+use super::site::{Site, begin_load, until_busy};
 use super::{length, note};
 
 fn clients(host: &Server, count: usize) -> Vec<Client> {
@@ -30,9 +30,9 @@ async fn without_kafka_commands_are_accepted_decided_and_projected() {
             break;
         }
     }
-    ready(&hosts[0], 200).await;
+    ready(&hosts[0].client(), 200).await.unwrap();
     // Who has nothing to do but to publish says that it cannot.
-    ready(&hosts[1], 503).await;
+    ready(&hosts[1].client(), 503).await.unwrap();
     // One that is started meanwhile works when Kafka is back; one that is stopped ends well.
     let late = Server::begin(None, site.options("instance-worker")).unwrap();
     assert!(hosts[3].terminate().await.unwrap().success(), "{}", hosts[3].host_log());
@@ -51,7 +51,7 @@ async fn without_postgres_nothing_is_promised_and_nothing_is_lost() {
     note("PostgreSQL is killed");
     site.servers.kill("postgres").unwrap();
     for host in &hosts {
-        ready(host, 503).await;
+        ready(&host.client(), 503).await.unwrap();
     }
     let read = hosts[0].client().get("/api/v1/instances/shop/Product/p1").await.unwrap();
     assert!(read.problem(503).unwrap().retryable);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use carryall_tests::{
     Bucket, Client, Kafka, Load, Log, Options, Postgres, Proxy, Server, Servers, Shop, all_completed,
-    read_model_is_the_fold, until,
+    read_model_is_the_fold, ready, until,
 };
 use serde_json::Value;
 
@@ -94,7 +94,7 @@ impl Site {
         assert!(accepted.len() > 20, "too little was accepted to prove anything: {}", accepted.len());
         let client = hosts[0].client();
         for host in &hosts {
-            ready(host, 200).await;
+            ready(&host.client(), 200).await.unwrap();
         }
         all_completed(&client, &accepted).await.unwrap_or_else(|error| {
             let logs: Vec<_> = hosts.iter().map(Server::host_log).collect();
@@ -190,19 +190,4 @@ pub async fn begin_load(clients: impl IntoIterator<Item = Client>) -> Load {
 pub async fn until_busy(load: &Load) {
     let wanted = load.accepted().len() + ENOUGH;
     until("clients get on", || async { load.accepted().len() >= wanted }).await.unwrap();
-}
-
-/// The answer of `/ready` once it has this status.
-pub async fn ready(host: &Server, status: u16) -> Value {
-    let begin = Instant::now();
-    loop {
-        let answer = host.client().get("/ready").await;
-        if let Ok(answer) = &answer
-            && answer.status == status
-        {
-            return answer.json().unwrap();
-        }
-        assert!(begin.elapsed() < SOON, "/ready never answers {status}: {answer:?}\n{}", host.host_log());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
