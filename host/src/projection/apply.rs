@@ -226,7 +226,7 @@ impl Step<'_> {
             events,
             finished: finished.clone(),
             checkpoint: checkpoint.map(|position| (*partition, position)),
-            now: parts.clock.now(),
+            now: claims.now().await?,
         };
         port::fail_at("apply.before")?;
         let applied = parts.read_model.apply(batch).await?;

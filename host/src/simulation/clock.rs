@@ -1,8 +1,10 @@
 //! The clock of one simulated process: virtual time, and a wall clock that is wrong in its own way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::executor::Sim;
@@ -12,18 +14,20 @@ use crate::port::clock::Clock;
 /// Wall time when a run begins.
 const START: Timestamp = Timestamp(1_765_929_600_000);
 
+/// How far a wall clock is off, in milliseconds: somebody may set it.
+pub type Skew = Arc<Mutex<i64>>;
+
 #[derive(Debug, Clone)]
 pub struct SimClock {
     pub sim: Sim,
-    /// How far the wall clock is off.
-    pub skew_ms: i64,
+    pub skew: Skew,
 }
 
 #[async_trait]
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
         let ms = i64::try_from(self.sim.now().as_millis()).expect("a run is short");
-        START.plus_ms(ms + self.skew_ms)
+        START.plus_ms(ms + *self.skew.lock())
     }
 
     fn monotonic(&self) -> Duration {

@@ -1,5 +1,6 @@
 //! The processes, and what happens to them: they are killed at any await, paused and woken long after their leases,
-//! replaced while the old run still breathes, asked to end; the database is away, lost, or put back to a backup.
+//! replaced while the old run still breathes, asked to end; their wall clocks are set; the database is away, lost, or
+//! put back to a backup.
 
 use std::sync::Arc;
 
@@ -8,8 +9,15 @@ use uuid::Uuid;
 
 use super::executor::{Group, OUTSIDE, Sim};
 use super::process::{Ended, Services, Setting};
+use super::random::Random;
 use super::world::World;
 use crate::tests::database::Rows;
+
+/// A wall clock that is nearly right, or minutes off.
+fn some_skew(random: &mut Random) -> i64 {
+    let most = random.pick(&[500, 600_000]);
+    i64::try_from(random.below(2 * most)).expect("a small number") - most as i64
+}
 
 /// One place for a process; runs follow one another in it.
 #[derive(Debug)]
@@ -37,7 +45,7 @@ impl Crew {
             let setting = world.sim.draw(|random| Setting {
                 name: format!("p{number}"),
                 run: 0,
-                skew_ms: i64::try_from(random.below(1_000)).expect("a small number") - 500,
+                skew: Arc::new(Mutex::new(some_skew(random))),
                 heads_max: random.pick(&[2, 4, 1_000]),
                 recent_bytes_max: random.pick(&[0, 3_000, 1_000_000]),
                 index_linger_ms: random.pick(&[0, 30]),
@@ -155,7 +163,7 @@ impl Crew {
     pub async fn misfortunes(self: Arc<Self>, count: u64) {
         for _ in 0..count {
             self.some_ms(2_500).await;
-            let (slot, kind) = self.sim().draw(|random| (random.index(self.len()), random.below(100)));
+            let (slot, kind) = self.sim().draw(|random| (random.index(self.len()), random.below(106)));
             let group = self.group(slot);
             self.sim().note("crew", "misfortune", kind, || format!("group {group}"));
             match kind {
@@ -194,6 +202,10 @@ impl Crew {
                     *self.world.database_away.lock() = true;
                     self.some_ms(3_000).await;
                     *self.world.database_away.lock() = false;
+                }
+                100.. => {
+                    let skew = self.slots.lock()[slot].setting.skew.clone();
+                    *skew.lock() = self.sim().draw(some_skew);
                 }
                 86..92 => *self.backup.lock() = Some(self.world.database.copy()),
                 _ => self.lose_database(kind).await,

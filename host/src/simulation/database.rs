@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 
+use super::clock::{SimClock, Skew};
 use super::world::{World, away};
+use crate::domain::Timestamp;
 use crate::port::Result;
+use crate::port::clock::Clock as _;
 use crate::port::read_model::ReadModel as _;
 use crate::tests::database::{Effect, Rows, Way};
 
@@ -43,6 +46,11 @@ impl Way for SimWay {
             return away(WHAT);
         }
         done
+    }
+
+    /// A clock of its own, that no process has.
+    fn time(&self, _: Timestamp) -> Timestamp {
+        SimClock { sim: self.world.sim.clone(), skew: Skew::default() }.now()
     }
 
     fn saw(&self, effect: Effect<'_>) {

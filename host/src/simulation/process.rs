@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bus::SimBus;
-use super::clock::SimClock;
+use super::clock::{SimClock, Skew};
 use super::database::SimWay;
 use super::executor::Group;
 use super::handlers::{BUNDLED, Version, versions};
@@ -90,7 +90,7 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 pub struct Setting {
     pub name: String,
     pub run: u64,
-    pub skew_ms: i64,
+    pub skew: Skew,
     /// Heads and bytes kept in memory: little, so that the index and the objects are asked.
     pub heads_max: usize,
     pub recent_bytes_max: usize,
@@ -116,7 +116,7 @@ impl Services {
         ended: &Ended,
     ) -> Result<Services, Box<dyn std::error::Error + Send + Sync>> {
         let who = format!("{}#{}", setting.name, setting.run);
-        let clock: Arc<dyn Clock> = Arc::new(SimClock { sim: world.sim.clone(), skew_ms: setting.skew_ms });
+        let clock: Arc<dyn Clock> = Arc::new(SimClock { sim: world.sim.clone(), skew: setting.skew.clone() });
         let objects = Arc::new(SimObjects { world: world.clone(), who: who.clone() });
         let database = Arc::new(Database(SimWay { world: world.clone(), who: who.clone() }));
         let bus = Arc::new(SimBus { world: world.clone(), who: who.clone() });

@@ -4,16 +4,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::Error;
+use crate::domain::Timestamp;
 use crate::event_store::Record;
 use crate::failpoint;
 use crate::port;
 use crate::port::clock::Clock;
 use crate::port::registry::{Claim, ClaimFilter, Claimed, Finished, Owner, Registry, Status};
+
+/// How often the registry is asked for its time within the length of a lease.
+const ASKED_IN_A_LEASE: i64 = 4;
 
 /// Claims of one consumer in this run of the process.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub struct Claims {
     consumer: String,
     owner: Owner,
     lease_ms: i64,
+    /// The registry's time when it was last asked for it, and the moment of that on this process's monotonic clock.
+    asked: Mutex<Option<(Timestamp, Duration)>>,
     /// Claims held and not settled, with their attempt. Bounded by what a consumer claims at once and holds back.
     open: Mutex<HashMap<Uuid, u32>>,
 }
@@ -36,7 +43,29 @@ impl Claims {
         owner: Owner,
         lease_ms: i64,
     ) -> Claims {
-        Claims { registry, clock, consumer: consumer.to_owned(), owner, lease_ms, open: Mutex::default() }
+        Claims {
+            registry,
+            clock,
+            consumer: consumer.to_owned(),
+            owner,
+            lease_ms,
+            asked: Mutex::default(),
+            open: Mutex::default(),
+        }
+    }
+
+    /// The time by which leases are held. A wall clock here that is wrong, or jumps, makes no lease longer or shorter.
+    pub async fn now(&self) -> port::Result<Timestamp> {
+        let asked = *self.asked.lock();
+        if let Some((time, at)) = asked {
+            let passed = i64::try_from((self.clock.monotonic() - at).as_millis()).unwrap_or(i64::MAX);
+            if passed < self.lease_ms / ASKED_IN_A_LEASE {
+                return Ok(time.plus_ms(passed));
+            }
+        }
+        let time = self.registry.time(self.clock.now()).await?;
+        *self.asked.lock() = Some((time, self.clock.monotonic()));
+        Ok(time)
     }
 
     /// Claims events, in order.
@@ -52,7 +81,7 @@ impl Claims {
             return Ok(Vec::new());
         }
         port::fail_at("claim.before")?;
-        let now = self.clock.now();
+        let now = self.now().await?;
         let mut answers = self.registry.claim(&self.consumer, &self.owner, &claims, self.lease_ms, now).await?;
         failpoint::pass("claim.after");
         let mut unknown = Vec::new();
@@ -108,7 +137,7 @@ impl Claims {
     pub async fn heartbeat(&self) -> Result<(), Error> {
         let ids: Vec<Uuid> = self.open.lock().keys().copied().collect();
         if !ids.is_empty() {
-            self.registry.heartbeat(&self.consumer, &self.owner, &ids, self.clock.now()).await?;
+            self.registry.heartbeat(&self.consumer, &self.owner, &ids, self.now().await?).await?;
         }
         Ok(())
     }
@@ -119,7 +148,7 @@ impl Claims {
             return Ok(0);
         }
         port::fail_at("done.before")?;
-        let fenced = self.registry.done(&self.consumer, &self.owner, finished, self.clock.now()).await?;
+        let fenced = self.registry.done(&self.consumer, &self.owner, finished, self.now().await?).await?;
         failpoint::pass("done.after");
         self.settled(finished);
         if !fenced.is_empty() {
@@ -142,7 +171,7 @@ impl Claims {
             return Ok(());
         }
         port::fail_at("fail.before")?;
-        self.registry.fail(&self.consumer, &self.owner, events, status, error, self.clock.now()).await?;
+        self.registry.fail(&self.consumer, &self.owner, events, status, error, self.now().await?).await?;
         failpoint::pass("fail.after");
         self.settled(events);
         Ok(())
@@ -176,7 +205,7 @@ impl Claims {
     /// Makes an event claimable again, whatever its row says but `done`.
     pub async fn release(&self, event_id: Uuid) -> Result<(), Error> {
         self.open.lock().remove(&event_id);
-        self.registry.release(&self.consumer, event_id, self.clock.now()).await?;
+        self.registry.release(&self.consumer, event_id, self.now().await?).await?;
         Ok(())
     }
 }

@@ -103,6 +103,11 @@ pub trait Way: std::fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<T>> + Send;
 
     fn saw(&self, _effect: Effect<'_>) {}
+
+    /// The registry's time.
+    fn time(&self, here: Timestamp) -> Timestamp {
+        here
+    }
 }
 
 /// The database at the end of a way.
@@ -159,6 +164,10 @@ impl<W: Way> Index for Database<W> {
 
 #[async_trait]
 impl<W: Way> Registry for Database<W> {
+    async fn time(&self, here: Timestamp) -> Result<Timestamp> {
+        self.0.call("time", String::new, async { Ok(self.0.time(here)) }).await
+    }
+
     async fn claim(
         &self,
         handler: &str,

@@ -142,6 +142,14 @@ pub const MUTATIONS: &[Mutation] = &[
         replace: "            !MUTANT && !row.is_some_and(|row| row.is_held_by(owner) && row.attempt == event.attempt)",
     },
     Mutation {
+        name: "lease-by-own-clock",
+        story: "a process holds its leases by its own wall clock, which is minutes ahead when it ends",
+        file: "host/src/state/claims.rs",
+        find: "        let time = self.registry.time(self.clock.now()).await?;",
+        replace: "        let time =
+            if MUTANT { self.clock.now() } else { self.registry.time(self.clock.now()).await? };",
+    },
+    Mutation {
         name: "relay-checkpoint-before-acks",
         story: "the relay goes on without the acknowledgement of the bus",
         file: "host/src/relay/mod.rs",

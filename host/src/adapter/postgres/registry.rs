@@ -18,6 +18,9 @@ use crate::port::registry::{Claim, ClaimFilter, ClaimRow, Claimed, Finished, Own
 /// Pages of the table that one step of `retire` looks through, so that no statement runs long.
 const RETIRE_PAGES: i64 = 1_000;
 
+// Of the moment, not of the statement's beginning.
+const TIME: &str = "SELECT clock_timestamp()";
+
 // An owner is `name#run`; what follows the name must read as a number, since a name may hold `#` itself.
 // A row that another transaction wrote meanwhile is neither won nor seen: it answers nothing, which means in progress.
 const CLAIM: &str = r"
@@ -169,6 +172,12 @@ pub(super) const BUSY_SQL: &[&str] = &[CLAIM, HEARTBEAT, DONE, FAIL, RELEASE, RO
 
 #[async_trait]
 impl Registry for Database {
+    async fn time(&self, _: Timestamp) -> Result<Timestamp> {
+        let rows = self.inner.pool.read(TIME, Arguments::default()).await?;
+        let row = rows.first().ok_or_else(|| corrupt("no row of the time"))?;
+        get::<Time>(row, 0).map(|Time(time)| time)
+    }
+
     async fn claim(
         &self,
         handler: &str,

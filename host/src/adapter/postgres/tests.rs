@@ -9,8 +9,10 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::Database;
+use crate::adapter::system_clock::SystemClock;
 use crate::domain::{Aggregate, Partition, Position, Sequence, Timestamp};
 use crate::metrics::{Metrics, Sql};
+use crate::port::clock::Clock as _;
 use crate::port::index::{Index as _, Seen};
 use crate::port::read_model::{Batch, Change, DocumentKey, EventChanges, ReadModel};
 use crate::port::registry::conformance::{claim, owner};
@@ -191,6 +193,15 @@ async fn processes_that_want_the_same_rows_in_any_order_never_lock_each_other_ou
     assert_eq!(database.rows(&done).await.unwrap().len(), won, "an event was done twice, or not at all");
     let deadlocks = "SELECT deadlocks::text FROM pg_stat_database WHERE datname = current_database()";
     assert_eq!(postgres.texts(deadlocks).await, ["0"]);
+}
+
+#[tokio::test]
+async fn leases_are_held_by_the_clock_of_the_server() {
+    let database = empty(&Postgres::create().await).await;
+    let clock = SystemClock::new();
+    let (before, told, after) = (clock.now(), database.time(T0).await.unwrap(), clock.now());
+    // The server runs on this machine.
+    assert!(before.plus_ms(-1) <= told && told <= after.plus_ms(1), "{before} {told} {after}");
 }
 
 fn batch<'a>(me: &'a crate::port::registry::Owner, n: u64, ended: Vec<Finished>) -> Batch<'a> {

@@ -125,6 +125,11 @@ pub struct ClaimFilter {
 /// taken its claims: repeat it as the next run of the same owner, which takes them over at once.
 #[async_trait]
 pub trait Registry: Send + Sync + std::fmt::Debug {
+    /// The time by which leases are held, when the caller's clock says `here`: where processes share the registry, its
+    /// own, since theirs need not agree.
+    async fn time(&self, here: Timestamp) -> Result<Timestamp> {
+        Ok(here)
+    }
     /// Claims many events of one handler in one statement, in the order given. A row whose lease is older than
     /// `lease_ms`, or that an earlier run of the same owner holds, is taken over with `attempt + 1`; so is a `failed`
     /// one. `Stale` only where no row exists.
