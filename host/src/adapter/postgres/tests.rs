@@ -197,8 +197,8 @@ async fn processes_that_want_the_same_rows_in_any_order_never_lock_each_other_ou
 
 #[tokio::test]
 async fn leases_are_held_by_the_clock_of_the_server() {
-    let database = empty(&Postgres::create().await).await;
-    let clock = SystemClock::new();
+    let postgres = Postgres::create().await;
+    let (database, clock) = (empty(&postgres).await, SystemClock::new());
     let (before, told, after) = (clock.now(), database.time(T0).await.unwrap(), clock.now());
     // The server runs on this machine.
     assert!(before.plus_ms(-1) <= told && told <= after.plus_ms(1), "{before} {told} {after}");
