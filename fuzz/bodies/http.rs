@@ -89,8 +89,8 @@ async fn router() -> Result<Router, Box<dyn std::error::Error>> {
     let parts =
         deploy::Parts { events: store.clone(), objects, sandbox, catalog: catalog.clone(), clock: clock.clone() };
     let deployments = Deployments::open(parts).await?;
-    let components = ["ontology", "instance"].map(super::guests::component);
-    deployments.ensure_bundled(&[("ontology", &components[0][..]), ("instance", &components[1][..])]).await?;
+    let bundled = ["ontology", "instance"].map(|name| (name, super::guests::component(name).into()));
+    deployments.ensure_bundled(&bundled).await?;
     let registry = MemoryRegistry::default();
     let letters = Arc::new(registry.clone());
     let read_model = Arc::new(MemoryReadModel::new(registry.clone()));

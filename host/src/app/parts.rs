@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::database::Database;
 use super::supervisor::Supervisor;
 use super::{bus, housekeeping, store};
@@ -154,7 +156,8 @@ impl Opened {
     async fn with_services(self, config: &Config, supervisor: &Supervisor) -> anyhow::Result<Parts> {
         let Opened { events, objects, database, clock, metrics, lock } = self;
         let (catalog, deployments) = handlers(config, &events, &objects, &clock).await?;
-        deployments.ensure_bundled(bundled::HANDLERS).await?;
+        let bundled = bundled::HANDLERS.iter().map(|(stem, bytes)| (*stem, Bytes::from_static(bytes)));
+        deployments.ensure_bundled(&bundled.collect::<Vec<_>>()).await?;
         let kept_ms = config.claims_kept_ms;
         let keeping = housekeeping::run(database.clone(), events.clone(), clock.clone(), kept_ms, supervisor.signal());
         supervisor.spawn("housekeeping", keeping);

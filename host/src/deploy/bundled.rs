@@ -39,7 +39,7 @@ pub enum Outcome {
 
 impl Deployments {
     /// Deploys bundled handlers, given as file stem and bytes. Those that others depend on go first.
-    pub async fn ensure_bundled(&self, handlers: &[(&str, &[u8])]) -> Result<Vec<Bundled>, Error> {
+    pub async fn ensure_bundled(&self, handlers: &[(&str, Bytes)]) -> Result<Vec<Bundled>, Error> {
         let mut uploads = Vec::with_capacity(handlers.len());
         for (stem, bytes) in handlers {
             uploads.push((*stem, self.ensure_uploaded(bytes).await?));
@@ -66,13 +66,12 @@ impl Deployments {
     }
 
     /// Uploads what the history does not have. What it has is not compiled again, so a later start costs a digest.
-    async fn ensure_uploaded(&self, bytes: &[u8]) -> Result<Upload, Error> {
-        let bytes = Bytes::copy_from_slice(bytes);
+    async fn ensure_uploaded(&self, bytes: &Bytes) -> Result<Upload, Error> {
         let digest = components::digest(bytes.clone()).await;
         let damaged = self.trouble().values().any(|trouble| trouble.digest == digest);
         match self.known(digest) {
             Some(upload) if !damaged => Ok(upload),
-            _ => self.upload(bytes, ACTOR).await,
+            _ => self.upload_digested(digest, bytes.clone(), ACTOR).await,
         }
     }
 

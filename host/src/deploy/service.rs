@@ -132,6 +132,11 @@ impl Deployments {
     /// is written first: a crash between the two leaves bytes nobody names, which the next upload adopts.
     pub async fn upload(&self, bytes: Bytes, actor: &str) -> Result<Upload, Error> {
         let digest = components::digest(bytes.clone()).await;
+        self.upload_digested(digest, bytes, actor).await
+    }
+
+    /// [`Deployments::upload`] of a component whose digest the caller has computed.
+    pub(super) async fn upload_digested(&self, digest: Digest, bytes: Bytes, actor: &str) -> Result<Upload, Error> {
         self.refresh().await?;
         if let Some(known) = self.known(digest) {
             return self.upload_again(&known.name, digest, bytes).await;

@@ -280,8 +280,8 @@ async fn deployed(
     // What is known needs no digest of a component: that is most of what a start costs here.
     let active = deployments.list().await?.values().filter(|deployment| deployment.active.is_some()).count();
     if active < BUNDLED {
-        let bundled: Vec<(&str, &[u8])> =
-            versions()[..BUNDLED].iter().map(|version| (version.name, &*version.bytes)).collect();
+        let bundled: Vec<_> =
+            versions()[..BUNDLED].iter().map(|version| (version.name, version.bytes.clone())).collect();
         deployments.ensure_bundled(&bundled).await?;
     }
     Ok(deployments)

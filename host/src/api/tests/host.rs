@@ -106,8 +106,7 @@ impl Host {
             clock: clock.clone(),
         };
         let deployments = Deployments::open(parts).await.unwrap();
-        let components = COMPONENTS.map(components::component);
-        let named: Vec<(&str, &[u8])> = COMPONENTS.iter().zip(&components).map(|(name, c)| (*name, &**c)).collect();
+        let named = COMPONENTS.map(|name| (name, components::component(name)));
         deployments.ensure_bundled(&named).await.unwrap();
         let registry = MemoryRegistry::default();
         let letters = Arc::new(registry.clone());

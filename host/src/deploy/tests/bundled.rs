@@ -9,7 +9,7 @@ use crate::deploy::bundled::{ACTOR, Outcome, REASON};
 use crate::deploy::record;
 
 async fn ensure(host: &Process, components: &[bytes::Bytes]) -> Vec<Outcome> {
-    let named: Vec<(&str, &[u8])> = components.iter().map(|bytes| ("stem", &bytes[..])).collect();
+    let named: Vec<_> = components.iter().map(|bytes| ("stem", bytes.clone())).collect();
     host.ensure_bundled(&named).await.unwrap().into_iter().map(|bundled| bundled.outcome).collect()
 }
 
@@ -18,7 +18,6 @@ async fn the_bundled_handlers_deploy_in_the_order_of_their_dependencies() {
     let store = Store::new();
     let host = store.process().await;
     let handlers = ["instance", "ontology", "projection"].map(|name| (name, component(name)));
-    let handlers: Vec<(&str, &[u8])> = handlers.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
     let done = host.ensure_bundled(&handlers).await.unwrap();
     let names: Vec<_> = done.iter().map(|bundled| bundled.name.as_str()).collect();
     assert_eq!(names, ["ontology", "instance", "projection"]);
