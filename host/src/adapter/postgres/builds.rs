@@ -57,28 +57,42 @@ const SHOW: &str = "
 INSERT INTO live_collections (collection, build) SELECT n.collection, $1 FROM unnest($2::text[]) AS n (collection)
     ON CONFLICT (collection) DO UPDATE SET build = excluded.build";
 
+// Whether it is kept is asked in the statement that deletes: what is begun under the name later is not seen in either.
 const DROP_SOME: &str = "
-WITH dropped_documents AS (
-    DELETE FROM documents WHERE ctid IN (SELECT ctid FROM documents WHERE build = $1 LIMIT $3) RETURNING 1
+WITH kept AS MATERIALIZED (
+    SELECT 1 FROM projection_builds WHERE name = $1 AND state <> 'dropping'
+), dropped_documents AS (
+    DELETE FROM documents
+     WHERE ctid IN (SELECT ctid FROM documents WHERE build = $1 AND NOT EXISTS (SELECT 1 FROM kept) LIMIT $3)
+    RETURNING 1
 ), dropped_nodes AS (
-    DELETE FROM graph_nodes WHERE ctid IN (SELECT ctid FROM graph_nodes WHERE build = $1 LIMIT $3) RETURNING 1
+    DELETE FROM graph_nodes
+     WHERE ctid IN (SELECT ctid FROM graph_nodes WHERE build = $1 AND NOT EXISTS (SELECT 1 FROM kept) LIMIT $3)
+    RETURNING 1
 ), dropped_edges AS (
-    DELETE FROM graph_edges WHERE ctid IN (SELECT ctid FROM graph_edges WHERE build = $1 LIMIT $3) RETURNING 1
+    DELETE FROM graph_edges
+     WHERE ctid IN (SELECT ctid FROM graph_edges WHERE build = $1 AND NOT EXISTS (SELECT 1 FROM kept) LIMIT $3)
+    RETURNING 1
 ), dropped_sets AS (
-    DELETE FROM graph_edge_sets WHERE ctid IN (SELECT ctid FROM graph_edge_sets WHERE build = $1 LIMIT $3) RETURNING 1
+    DELETE FROM graph_edge_sets
+     WHERE ctid IN (SELECT ctid FROM graph_edge_sets WHERE build = $1 AND NOT EXISTS (SELECT 1 FROM kept) LIMIT $3)
+    RETURNING 1
 ), dropped_claims AS (
     DELETE FROM processed_events
-     WHERE ctid IN (SELECT ctid FROM processed_events WHERE handler = ANY ($2::text[]) LIMIT $3)
+     WHERE ctid IN (SELECT ctid FROM processed_events
+                     WHERE handler = ANY ($2::text[]) AND NOT EXISTS (SELECT 1 FROM kept) LIMIT $3)
     RETURNING 1
 ), dropped_versions AS (
     DELETE FROM aggregate_versions
-     WHERE ctid IN (SELECT ctid FROM aggregate_versions WHERE handler = ANY ($2::text[]) LIMIT $3)
+     WHERE ctid IN (SELECT ctid FROM aggregate_versions
+                     WHERE handler = ANY ($2::text[]) AND NOT EXISTS (SELECT 1 FROM kept) LIMIT $3)
     RETURNING 1
 ), dropped_checkpoints AS (
-    DELETE FROM consumer_checkpoints WHERE consumer = ANY ($2::text[])
+    DELETE FROM consumer_checkpoints WHERE consumer = ANY ($2::text[]) AND NOT EXISTS (SELECT 1 FROM kept)
 )
-SELECT 1 FROM dropped_documents UNION SELECT 1 FROM dropped_nodes UNION SELECT 1 FROM dropped_edges
-UNION SELECT 1 FROM dropped_sets UNION SELECT 1 FROM dropped_claims UNION SELECT 1 FROM dropped_versions";
+SELECT 1 FROM kept UNION SELECT 1 FROM dropped_documents UNION SELECT 1 FROM dropped_nodes
+UNION SELECT 1 FROM dropped_edges UNION SELECT 1 FROM dropped_sets UNION SELECT 1 FROM dropped_claims
+UNION SELECT 1 FROM dropped_versions";
 
 const FORGET: &str = "DELETE FROM projection_builds WHERE name = $1 AND state = 'dropping'";
 
@@ -125,9 +139,6 @@ impl Builds for Database {
     }
 
     async fn drop_some(&self, name: &str, consumers: &[String], count: usize) -> Result<bool> {
-        if Builds::builds(self).await?.iter().any(|build| build.name == name && build.state != State::Dropping) {
-            return Ok(false);
-        }
         let arguments = Arguments::default().with(name).with(consumers).with(limit(count));
         if !self.inner.pool.write(DROP_SOME, arguments).await?.is_empty() {
             return Ok(false);

@@ -24,8 +24,9 @@ use crate::port::{Error, Result};
 const LOOKS_MAX: u32 = 4;
 
 // The build's row is locked, so that it is not deleted before this is over, and then begun anew under the same name.
-// A row of another owner: its owner would become NULL, which the column refuses. Edges follow the sets that were
-// really written. `NOT IN … IS FALSE` is IN as a hash of the rows, whatever their number.
+// A row of another owner: its owner would become NULL, which the column refuses. So would that of a set of edges that
+// another transaction wrote since this statement began: the edges it gave it are not seen here, and would stay. Edges
+// follow the sets that were really written. `NOT IN … IS FALSE` is IN as a hash of the rows, whatever their number.
 const WRITE: &str = "
 WITH asked AS MATERIALIZED (
     SELECT $1 AS handler, a.* FROM unnest($2::uuid[], $3::integer[]) AS a (event_id, attempt)
@@ -73,6 +74,11 @@ WITH asked AS MATERIALIZED (
     SELECT $6, n.* FROM unnest($20::text[], $21::text[], $22::text[], $23::text[], $24::text[], $25::bigint[]) n
         ON CONFLICT (build, source_kind, source_id, predicate) DO UPDATE
        SET owner_id = CASE WHEN s.owner_type = excluded.owner_type AND s.owner_id = excluded.owner_id
+                            AND s.version = (SELECT seen.version FROM graph_edge_sets seen
+                                              WHERE seen.build = excluded.build
+                                                AND seen.source_kind = excluded.source_kind
+                                                AND seen.source_id = excluded.source_id
+                                                AND seen.predicate = excluded.predicate)
                            THEN s.owner_id END,
            version = excluded.version
      WHERE s.version < excluded.version OR s.owner_type <> excluded.owner_type OR s.owner_id <> excluded.owner_id

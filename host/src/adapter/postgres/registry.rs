@@ -23,6 +23,7 @@ const TIME: &str = "SELECT clock_timestamp()";
 
 // An owner is `name#run`; what follows the name must read as a number, since a name may hold `#` itself.
 // A row that another transaction wrote meanwhile is neither won nor seen: it answers nothing, which means in progress.
+// What no version covers was called stale by one that is deleted, with the build that the row was of.
 const CLAIM: &str = r"
 WITH asked AS MATERIALIZED (
     SELECT DISTINCT ON (event_id) $1 AS handler, event_id, aggregate_id, sequence_number
@@ -41,6 +42,10 @@ WITH asked AS MATERIALIZED (
        SET status = 'processing', started_at = excluded.started_at, owner = excluded.owner,
            heartbeat_at = excluded.heartbeat_at, processed_at = NULL, attempt_count = p.attempt_count + 1
      WHERE p.status = 'failed'
+        OR (p.status = 'skipped_stale'
+            AND NOT EXISTS (SELECT 1 FROM aggregate_versions v
+                             WHERE v.handler = p.handler AND v.aggregate_id = p.aggregate_id
+                               AND v.last_sequence >= p.sequence_number))
         OR (p.status = 'processing'
             AND (p.heartbeat_at <= $8
                  OR (p.owner = excluded.owner AND p.event_id = ANY ($9::uuid[]))

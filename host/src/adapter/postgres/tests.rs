@@ -9,12 +9,13 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::Database;
+use super::connection::Arguments;
 use crate::adapter::system_clock::SystemClock;
 use crate::domain::{Aggregate, Partition, Position, Sequence, Timestamp};
 use crate::metrics::{Metrics, Sql};
 use crate::port::clock::Clock as _;
 use crate::port::index::{Index as _, Seen};
-use crate::port::read_model::{Batch, Change, DocumentKey, EventChanges, ReadModel};
+use crate::port::read_model::{Batch, Change, DocumentKey, EventChanges, Node, ReadModel};
 use crate::port::registry::conformance::{claim, owner};
 use crate::port::registry::{Claim, ClaimFilter, Claimed, Finished, Registry as _, Status};
 use crate::port::{Error, index, read_model, registry};
@@ -221,6 +222,50 @@ fn batch<'a>(me: &'a crate::port::registry::Owner, n: u64, ended: Vec<Finished>)
         checkpoint,
         now: T0,
     }
+}
+
+/// What another transaction writes while a statement waits for it is not in what that statement sees.
+#[tokio::test(flavor = "multi_thread")]
+async fn edges_of_a_set_that_is_overwritten_meanwhile_do_not_stay() {
+    let postgres = Postgres::create().await;
+    let database = empty(&postgres).await;
+    let (me, claims) = (owner("host:a", 1), [claim(7)]);
+    database.claim(H, &me, &claims, LEASE_MS, T0).await.unwrap();
+    let mut earlier = database.inner.pool.session().await.unwrap();
+    for sql in [
+        "BEGIN",
+        "INSERT INTO graph_edge_sets VALUES ('live', 'Thing', 's', 'has', 'Account', 'a', 6)",
+        "INSERT INTO graph_edges VALUES ('live', 'Thing', 's', 'has', 'Thing', 'x')",
+    ] {
+        earlier.run(sql, Arguments::default()).await.unwrap();
+    }
+    let node = |id: &str| Node { kind: "Thing".into(), id: id.into() };
+    let mut later = batch(&me, 7, finished(&claims, 1));
+    later.events[0].changes =
+        vec![Change::SetEdges { source: node("s"), predicate: "has".into(), targets: vec![node("y")] }];
+    let (applied, ()) = tokio::join!(ReadModel::apply(&database, later), async {
+        let waiting = "SELECT pid::text FROM pg_locks WHERE NOT granted";
+        while postgres.texts(waiting).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        earlier.run("COMMIT", Arguments::default()).await.unwrap();
+    });
+    assert!(applied.unwrap().foreign.is_empty());
+    let edges = database.edges(Some("live"), &node("s"), true, None, 10).await.unwrap();
+    assert_eq!(edges.into_iter().map(|edge| edge.target.id).collect::<Vec<_>>(), ["y"]);
+}
+
+/// A claim that waited for the deletion of a build judged by a version that is gone with it.
+#[tokio::test]
+async fn what_was_stale_by_a_version_that_is_deleted_is_claimed() {
+    let postgres = Postgres::create().await;
+    let database = empty(&postgres).await;
+    let (me, claims) = (owner("host:a", 1), [claim(1)]);
+    database.claim(H, &me, &claims, LEASE_MS, T0).await.unwrap();
+    let stale = "UPDATE processed_events SET status = 'skipped_stale'";
+    database.inner.pool.write(stale, Arguments::default()).await.unwrap();
+    let answers = database.claim(H, &me, &claims, LEASE_MS, T0).await.unwrap();
+    assert_eq!(answers, [Claimed::Yes { attempt: 2 }]);
 }
 
 /// A future polled a few times and dropped, at every depth that there is.
