@@ -1,7 +1,7 @@
 //! Commands: any of them, and their status.
 
 use axum::body::Bytes;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::dto::{AcceptedBody, CommandResult, ProblemBody, StatusBody};
 use super::problem::Problem;
+use super::read::InPath;
 use super::request::{self, Params};
 use super::{Api, Principal, links};
 use crate::codec::json::Json;
@@ -121,6 +122,8 @@ impl Sender {
                 traceparent: request::text(headers, request::TRACEPARENT)?,
             })
             .await?;
+        // In warn mode a known id answers with its own command, whatever was sent under it now.
+        self.principal.check_aggregate(&accepted.aggregate)?;
         self.answer(&accepted, wait).await
     }
 
@@ -251,7 +254,7 @@ pub async fn send(
 pub async fn status(
     State(api): State<Api>,
     principal: Principal,
-    Path(command_id): Path<String>,
+    InPath(command_id): InPath<String>,
     params: Params,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

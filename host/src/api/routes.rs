@@ -1,9 +1,14 @@
 //! The table of routes.
 
 use axum::Router;
+use axum::extract::{Request, State};
 use axum::routing::{MethodRouter, delete, get, post, put};
 
-use super::{Api, admin, admin_handlers as handlers, commands, documents, history, instances, ontology, openapi};
+use super::read::InPath;
+use super::request::Params;
+use super::{
+    Api, Principal, admin, admin_handlers as handlers, commands, documents, history, instances, ontology, openapi,
+};
 
 /// Routes, and their patterns for the test that compares them with the OpenAPI document.
 #[derive(Debug, Default)]
@@ -32,8 +37,8 @@ fn domain(routes: Routes) -> Routes {
     routes
         .at("/api/v1/commands", post(commands::send))
         .at("/api/v1/commands/{command_id}/status", get(commands::status))
-        .at("/api/v1/database/create", post(ontology::create_database))
-        .at("/api/v1/database/list", get(ontology::list_databases))
+        .at("/api/v1/database/create", post(ontology::create_database).merge(delete_database_named("create")))
+        .at("/api/v1/database/list", get(ontology::list_databases).merge(delete_database_named("list")))
         .at("/api/v1/database/exists/{db}", get(ontology::database_exists))
         .at("/api/v1/database/{db}", delete(ontology::delete_database))
         .at("/api/v1/database/{db}/ontology", post(ontology::create_class).get(ontology::list_classes))
@@ -54,6 +59,13 @@ fn domain(routes: Routes) -> Routes {
         .at("/api/v1/documents/{collection}", get(documents::list_documents))
         .at("/api/v1/documents/{collection}/{id}", get(documents::get_document))
         .at("/api/v1/graph/{kind}/{id}/edges", get(documents::edges))
+}
+
+/// Of a database whose name is that of a route.
+fn delete_database_named(db: &'static str) -> MethodRouter<Api> {
+    delete(move |api: State<Api>, principal: Principal, params: Params, request: Request| {
+        ontology::delete_database(api, principal, InPath(db.to_owned()), params, request)
+    })
 }
 
 fn admin(routes: Routes) -> Routes {

@@ -4,7 +4,9 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Subcommand;
 use hyper::Method;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::output::{Output, cell};
 use super::overrides::text_argument;
@@ -41,6 +43,21 @@ pub(super) enum Action {
     },
 }
 
+/// A command as the host takes it, with the payload as it was given: what is wrong with it is for the host to say.
+#[derive(Serialize)]
+struct Body<'a> {
+    command_type: String,
+    aggregate_type: String,
+    aggregate_id: String,
+    payload: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected_seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<String>,
+}
+
 pub(super) async fn run(action: Action, output: &mut Output) -> Result<Done, Failure> {
     let Action::Send {
         command_type,
@@ -53,23 +70,10 @@ pub(super) async fn run(action: Action, output: &mut Output) -> Result<Done, Fai
         wait,
         remote,
     } = action;
-    let payload: Value = serde_json::from_str(&text_argument(&payload)?)
-        .map_err(|error| Failure::Usage(format!("the payload is no JSON: {error}")))?;
-    let mut body = json!({
-        "command_type": command_type,
-        "aggregate_type": aggregate_type,
-        "aggregate_id": aggregate_id,
-        "payload": payload,
-    });
-    for (name, value) in [
-        ("expected_seq", expected_seq.map(Value::from)),
-        ("command_id", command_id.map(Value::from)),
-        ("actor", actor.map(Value::from)),
-    ] {
-        if let Some(value) = value {
-            body[name] = value;
-        }
-    }
+    let payload = text_argument(&payload)?;
+    let payload =
+        serde_json::from_str(&payload).map_err(|error| Failure::Usage(format!("the payload is no JSON: {error}")))?;
+    let body = Body { command_type, aggregate_type, aggregate_id, payload, expected_seq, command_id, actor };
     let prefer = format!("wait={wait}");
     let mut headers = vec![("content-type", "application/json")];
     if wait > 0 {

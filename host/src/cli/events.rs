@@ -7,7 +7,9 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http_body_util::BodyExt as _;
 use hyper::Method;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::http::{Client, escape, query};
 use super::output::{Output, cell, table};
@@ -59,8 +61,9 @@ pub(super) async fn run(action: Action, output: &mut Output) -> Result<Done, Fai
     match action {
         Action::List(list) => list.run(output).await,
         Action::Get { event_id, remote } => {
-            let event = remote.client()?.get(&format!("/api/v1/events/{}", escape(&event_id))).await?;
-            output.result(&event, |event| serde_json::to_string_pretty(event).unwrap_or_else(|_| event.to_string()))?;
+            let path = format!("/api/v1/events/{}", escape(&event_id));
+            let answer = remote.client()?.send(Method::GET, &path, &[], Bytes::new()).await?;
+            output.line(&String::from_utf8_lossy(answer.bytes()?))?;
             Ok(Done::Well)
         }
         Action::Tail { after, types, remote } => {
@@ -81,37 +84,43 @@ impl List {
             }
         };
         let client = self.remote.client()?;
-        let mut events: Vec<Value> = Vec::new();
+        let mut events: Vec<Box<RawValue>> = Vec::new();
         let mut after = self.after;
         let wanted = self.limit as usize;
         while events.len() < wanted {
             let page_size = (wanted - events.len()).min(1000);
             let pairs =
                 [("after", after.clone()), ("limit", Some(page_size.to_string())), ("types", self.types.clone())];
-            let mut page = client.get(&format!("{base}{}", query(&pairs))).await?;
-            let Value::Array(list) = page["events"].take() else {
-                return Err(Failure::Failed(anyhow::anyhow!("the answer has no list of events")));
-            };
-            events.extend(list);
-            match page["next"].as_str() {
-                Some(next) if after.as_deref() != Some(next) => after = Some(next.to_owned()),
+            let path = format!("{base}{}", query(&pairs));
+            let answer = client.send(Method::GET, &path, &[], Bytes::new()).await?;
+            let page: Page = serde_json::from_slice(answer.bytes()?).context("the answer is no page of events")?;
+            events.extend(page.events);
+            match page.next {
+                Some(next) if after.as_deref() != Some(&next) => after = Some(next),
                 _ => {
                     after = None;
                     break;
                 }
             }
         }
-        output.result(&json!({"events": events, "next": after}), describe)?;
+        output.result(&Page { events, next: after }, describe)?;
         Ok(Done::Well)
     }
 }
 
-fn describe(page: &Value) -> String {
-    let rows: Vec<Vec<String>> = page["events"]
-        .as_array()
-        .into_iter()
-        .flatten()
+/// Events, each as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Page {
+    events: Vec<Box<RawValue>>,
+    next: Option<String>,
+}
+
+fn describe(page: &Page) -> String {
+    let rows: Vec<Vec<String>> = page
+        .events
+        .iter()
         .map(|event| {
+            let event: Value = serde_json::from_str(event.get()).unwrap_or_default();
             ["occurred_at", "aggregate_type", "aggregate_id", "sequence_number", "event_type", "event_id"]
                 .iter()
                 .map(|name| cell(&event[name]))
@@ -119,7 +128,7 @@ fn describe(page: &Value) -> String {
         })
         .collect();
     let mut text = table(&["TIME", "TYPE", "AGGREGATE", "SEQ", "EVENT", "ID"], &rows);
-    if let Some(next) = page["next"].as_str() {
+    if let Some(next) = &page.next {
         text.push_str(&format!("\nmore: --after {next}"));
     }
     text

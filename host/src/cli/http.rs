@@ -121,10 +121,16 @@ impl Client {
 impl Answer {
     /// The body as JSON when the status is a success, else the problem it tells.
     pub fn success(&self) -> Result<Value, Failure> {
+        self.bytes()?;
+        Ok(self.json()?)
+    }
+
+    /// The body of a success, as it came.
+    pub fn bytes(&self) -> Result<&[u8], Failure> {
         if !(200..300).contains(&self.status) {
             return Err(self.problem());
         }
-        Ok(self.json()?)
+        Ok(&self.body)
     }
 
     pub fn json(&self) -> anyhow::Result<Value> {

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::Failure;
@@ -20,7 +21,7 @@ impl Output {
     }
 
     /// A result: JSON as it is, or the text made of it.
-    pub fn result(&mut self, value: &Value, text: impl FnOnce(&Value) -> String) -> Result<(), Failure> {
+    pub fn result<T: Serialize>(&mut self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
         let shown =
             if self.json { serde_json::to_string_pretty(value).map_err(anyhow::Error::new)? } else { text(value) };
         self.line(&shown)

@@ -108,7 +108,7 @@ impl Service {
     pub async fn status(&self, command_id: Uuid) -> Result<Status, Error> {
         match self.terminal(command_id).await? {
             Ok(terminal) => finished(command_id, &terminal),
-            Err(_) => self.open_status(command_id).await,
+            Err(undecided) => self.open_status(command_id, undecided).await,
         }
     }
 
@@ -116,7 +116,7 @@ impl Service {
     pub async fn final_status(&self, command_id: Uuid, wait: Duration) -> Result<Status, Error> {
         match self.decided(command_id, self.deadline(wait)).await? {
             Some(terminal) => finished(command_id, &terminal),
-            None => self.open_status(command_id).await,
+            None => self.status(command_id).await,
         }
     }
 
@@ -158,12 +158,14 @@ impl Service {
             .ok_or_else(|| Error::NotFound { what: What::Command, id: command_id.to_string() })
     }
 
-    async fn open_status(&self, command_id: Uuid) -> Result<Status, Error> {
+    /// `undecided`: the command itself, or of a batch that is decided the first row that is not.
+    async fn open_status(&self, command_id: Uuid, undecided: Uuid) -> Result<Status, Error> {
         let command = self.command(command_id).await?;
-        let filter = ClaimFilter { event_ids: vec![command_id], limit: 16, ..ClaimFilter::default() };
+        let filter = ClaimFilter { event_ids: vec![undecided], limit: 16, ..ClaimFilter::default() };
         let claims = self.sources.registry.rows(&filter).await?;
         let claim = claims.iter().max_by_key(|row| row.attempt_count);
-        let status = claim.map_or(StatusName::Pending, in_flight);
+        let waiting = if undecided == command_id { StatusName::Pending } else { StatusName::Processing };
+        let status = claim.map_or(waiting, in_flight);
         let failure = claim.filter(|_| status == StatusName::Retrying).map(|row| Failure {
             code: if row.status == ClaimStatus::Parked.as_str() { "parked" } else { "retrying" }.into(),
             message: row.last_error.clone().unwrap_or_else(|| "an attempt was given up".into()),

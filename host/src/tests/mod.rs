@@ -271,6 +271,17 @@ impl Process {
 
 /// The outcome of a command, of one event, as a worker appends it.
 pub fn outcome_of(command: &Record, handler: Option<&HandlerRef>, event_type: &str, data: &Value) -> Append {
+    outcome_with(command, handler, event_type, data, None)
+}
+
+/// The same of a command that issued so many others.
+pub fn outcome_with(
+    command: &Record,
+    handler: Option<&HandlerRef>,
+    event_type: &str,
+    data: &Value,
+    issued: Option<u32>,
+) -> Append {
     let draft = DomainDraft {
         command_id: command.event_id,
         index: 0,
@@ -285,7 +296,7 @@ pub fn outcome_of(command: &Record, handler: Option<&HandlerRef>, event_type: &s
         read_set: &[],
         traceparent: None,
         schema_version: "1.0.0",
-        issued: None,
+        issued,
         extra: None,
         topic: event_topic(&command.aggregate.kind).into(),
         service: "test",

@@ -26,7 +26,7 @@ use crate::port::registry::memory::MemoryRegistry;
 use crate::query::{self, Sources};
 use crate::sandbox::Catalog;
 use crate::state::{Completions, Parking, Progress, States};
-use crate::tests::{components, outcome_of};
+use crate::tests::{components, outcome_with};
 
 const COMPONENTS: [&str; 3] = ["ontology.wasm", "instance.wasm", "examples/account.wasm"];
 
@@ -49,6 +49,7 @@ pub struct Host {
     pub store: EventStore,
     pub progress: Progress,
     pub read_model: Arc<MemoryReadModel>,
+    pub registry: MemoryRegistry,
     pub stop: CancellationToken,
 }
 
@@ -111,8 +112,8 @@ impl Host {
         let registry = MemoryRegistry::default();
         let letters = Arc::new(registry.clone());
         let read_model = Arc::new(MemoryReadModel::new(registry.clone()));
-        let registry = Arc::new(registry);
-        let parking = Parking::open(store.clone(), letters.clone(), registry.clone(), clock.clone()).await.unwrap();
+        let shared = Arc::new(registry.clone());
+        let parking = Parking::open(store.clone(), letters.clone(), shared.clone(), clock.clone()).await.unwrap();
         let (metrics, progress, stop) = (Metrics::new(), Progress::default(), CancellationToken::new());
         let completions = Completions::new(store.clone());
         for partition in 0..wish.partitions {
@@ -120,13 +121,13 @@ impl Host {
         }
         let services = Services {
             commands: command::Service::new(store.clone(), catalog.clone(), clock.clone(), wish.mode, &metrics),
-            operations: Operations::new(parking, registry.clone(), clock.clone()),
+            operations: Operations::new(parking, shared.clone(), clock.clone()),
             queries: query::Service::new(Sources {
                 store: store.clone(),
                 catalog: catalog.clone(),
                 states: States::new(store.clone(), catalog, 1 << 20),
                 read_model: read_model.clone(),
-                registry,
+                registry: shared,
                 letters,
                 progress: progress.clone(),
                 completions,
@@ -141,7 +142,7 @@ impl Host {
             limits: wish.limits,
             stop: stop.clone(),
         };
-        Host { router: api::router(services), store, progress, read_model, stop }
+        Host { router: api::router(services), store, progress, read_model, registry, stop }
     }
 
     /// Sends a request; the body, when there is one, as JSON.
@@ -179,9 +180,20 @@ impl Host {
 
     /// Decides a command as a worker would.
     pub async fn decide(&self, command_id: &str, event_type: &str, data: Value) -> Record {
+        self.decide_and_issue(command_id, event_type, data, None).await
+    }
+
+    /// The same of a command that issued so many others.
+    pub async fn decide_and_issue(
+        &self,
+        command_id: &str,
+        event_type: &str,
+        data: Value,
+        issued: Option<u32>,
+    ) -> Record {
         let command_id: Uuid = command_id.parse().unwrap();
         let command = self.store.find(&[command_id]).await.unwrap().pop().flatten().unwrap();
-        let append = outcome_of(&command, None, event_type, &data);
+        let append = outcome_with(&command, None, event_type, &data, issued);
         self.store.append(append).await.unwrap().records.remove(0)
     }
 

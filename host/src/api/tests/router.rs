@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use super::host::{Host, Wish};
 use crate::api::Limits;
 use crate::command::MismatchMode;
+use crate::domain::{Sequence, Timestamp, derived_id};
+use crate::port::registry::{Claim, Finished, Owner, Registry as _, Status};
 
 const ID: &str = "0190aaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 
@@ -276,6 +278,7 @@ async fn addresses_methods_and_types_that_do_not_exist_are_problems() {
         ("GET", "/api/v1/events?limit=0", 400, "invalid_parameter"),
         ("GET", "/api/v1/instances/shop/Product?filter=price", 400, "invalid_parameter"),
         ("GET", "/api/v1/instances/shop/Product/%FF", 400, "invalid_path"),
+        ("GET", "/api/v1/commands/%FF/status", 400, "invalid_path"),
         ("GET", "/api/v1/aggregates/Account/a?at_seq=1&at_time=2025-01-01T00:00:00Z", 400, "invalid_parameter"),
     ] {
         let answer = host.send(method, path, &[], None).await;
@@ -329,6 +332,49 @@ async fn a_token_limited_to_a_database_sees_and_changes_nothing_else() {
     let events = host.send("GET", "/api/v1/events", &shop, None).await.expect(200);
     let seen: Vec<_> = events.body["events"].as_array().unwrap().iter().map(|event| &event["event_id"]).collect();
     assert_eq!(seen, [&json!(id(&mine))]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_warn_mode_a_limited_token_is_not_told_of_the_command_of_another_database() {
+    let host = Host::start(Wish { open: false, mode: MismatchMode::Warn, ..Wish::default() }).await;
+    let create = |db: &str| format!("/api/v1/instances/{db}/async/Product/create");
+    let body = || Some(json!({"command_id": ID, "data": {"product_id": "p1"}}));
+    host.send("POST", &create("bank"), &[("Authorization", "Bearer root")], body()).await.expect(202);
+    let told = host.send("POST", &create("shop"), &[("Authorization", "Bearer shop")], body()).await.expect(403);
+    assert!(!told.text.contains("bank:"), "{}", told.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_may_have_the_name_of_a_route() {
+    let host = host().await;
+    for name in ["create", "list"] {
+        host.post("/api/v1/database/create", json!({"name": name})).await.expect(202);
+        let path = format!("/api/v1/database/{name}?expected_seq=1");
+        let deleted = host.send("DELETE", &path, &[], None).await.expect(202);
+        assert_eq!(deleted.body["result"]["aggregate_id"], name);
+    }
+}
+
+/// A batch is decided before its rows are: until then it is what the first of those is that are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_under_way_until_its_rows_are_decided() {
+    let host = host().await;
+    let row = json!({"command_id": ID, "instances": [{"product_id": "p1"}]});
+    host.post("/api/v1/instances/shop/async/Product/bulk-create", row).await.expect(202);
+    let path = format!("/api/v1/commands/{ID}/status");
+    let status = || async { host.get(&path).await.expect(200).body };
+    assert_eq!(status().await["status"], "PENDING");
+    host.decide_and_issue(ID, "INSTANCE_BATCH_CREATED", json!({}), Some(1)).await;
+    assert_eq!(status().await["status"], "PROCESSING");
+    let (owner, now) = (Owner { name: "host".into(), run: 1 }, Timestamp(0));
+    let event_id = derived_id::issued_command(ID.parse().unwrap(), 0);
+    let aggregate_id = "shop:Product:p1".to_owned();
+    let claim = Claim { event_id, aggregate_id: aggregate_id.clone(), sequence: Sequence(1) };
+    host.registry.claim("instance_worker", &owner, &[claim], 1_000, now).await.unwrap();
+    let ended = Finished { event_id, aggregate_id, sequence: Sequence(1), attempt: 1 };
+    host.registry.fail("instance_worker", &owner, &[ended], Status::Parked, "no room", now).await.unwrap();
+    let parked = status().await;
+    assert_eq!((&parked["status"], &parked["error"]["code"]), (&json!("RETRYING"), &json!("parked")), "{parked}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
