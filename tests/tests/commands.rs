@@ -1,7 +1,7 @@
 //! Commands, their status, idempotency and waiting; histories, single events, pages and the tail.
 #![allow(clippy::unwrap_used)]
 
-use carryall_tests::{Options, Server, Shop, fresh_id};
+use carryall_tests::{Options, Server, Shop, fresh_id, run_to_end};
 use serde_json::{Value, json};
 
 async fn shop() -> (Server, Shop) {
@@ -78,6 +78,31 @@ async fn warn_mode_answers_other_content_as_the_first() {
     let metrics = shop.client.get("/metrics").await.unwrap().text();
     assert!(metrics.contains("carryall_idempotency_mismatches 1"), "{metrics}");
     assert_eq!(shop.read("Product", "w1", &first).await.unwrap()["data"]["name"], "Pen");
+}
+
+/// A payload goes out as it was given, an event is shown as it is stored.
+#[tokio::test]
+async fn the_command_line_spells_nothing_anew() {
+    let (server, shop) = shop().await;
+    let url = format!("http://{}", server.address());
+    let run = |arguments: &[&str]| {
+        let output = run_to_end(&[arguments, &["--url", &url]].concat(), &[]).unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let send = |payload| run(&["commands", "send", "CREATE_INSTANCE", "Instance", "shop:Product:c1", payload]);
+    for payload in [r#"{"a":1,"a":2}"#, r#"{"n":123456789012345678901234567890}"#] {
+        let (code, _, why) = send(payload);
+        assert!(code == Some(1) && why.contains("400"), "{payload}: {why}");
+    }
+    let id = fresh_id().to_string();
+    let mut body = create("c1", "Pen");
+    body["command_id"] = json!(id);
+    shop.client.completed(shop.client.post("/api/v1/commands", &body).await.unwrap()).await.unwrap();
+    let stored = shop.client.get(&format!("/api/v1/events/{id}")).await.unwrap().text();
+    assert_eq!(run(&["events", "get", &id]).1.trim_end(), stored);
+    let listed = run(&["events", "list", "--aggregate", "Instance/shop:Product:c1", "--json"]).1;
+    assert!(listed.contains(&stored), "{listed}");
 }
 
 #[tokio::test]
