@@ -23,7 +23,7 @@ use crate::domain::{Aggregate, Partition, Position, Sequence, command_topic};
 use crate::event_store::{Append, AppendError, Appended, EventStore, Expected, Record};
 use crate::metrics::{Counter, Metrics};
 use crate::port::clock::Clock;
-use crate::sandbox::{Catalog, World};
+use crate::sandbox::{Catalog, RESERVED_KINDS, World};
 
 #[cfg(test)]
 mod tests;
@@ -36,8 +36,6 @@ const ANONYMOUS: &str = "anonymous";
 const NAME_BYTES_MAX: usize = 255;
 /// Greatest `expected_seq`: the greatest integer below which a double holds every one.
 const SEQUENCE_MAX: u64 = (1 << 53) - 1;
-/// Aggregate types that only the host writes: deployments, and parking.
-const RESERVED_TYPES: [&str; 2] = ["Handler", "Operations"];
 
 /// What to do about an id that comes again with other content (`EVENT_STORE_IDEMPOTENCY_MISMATCH_MODE`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +139,7 @@ impl Service {
 
     fn known(&self, submission: &Submission<'_>) -> Result<(), Error> {
         let kind = submission.aggregate.kind.as_str();
-        if RESERVED_TYPES.contains(&kind) {
+        if RESERVED_KINDS.contains(&kind) {
             return Err(Error::ReservedType { kind: kind.into() });
         }
         let active = self.inner.catalog.active();

@@ -86,7 +86,7 @@ impl Decisions {
         };
         let mut reads = Vec::with_capacity(read_set.len());
         for read in &read_set {
-            reads.push(self.read(read, &handler).await?);
+            reads.push(self.read(read).await?);
         }
         let case = Case {
             handler: self.streams.handler(handler.digest).await?,
@@ -102,14 +102,14 @@ impl Decisions {
         }
     }
 
-    async fn read(&mut self, read: &ReadRef, handler: &HandlerRef) -> Result<Read, Error> {
+    async fn read(&mut self, read: &ReadRef) -> Result<Read, Error> {
         let wrong = |error| crate::codec::Error::Envelope { reason: format!("a read set names no aggregate: {error}") };
         let aggregate = Aggregate::parse(&read.aggregate_type, &read.aggregate_id).map_err(wrong)?;
         let absent =
             Read { aggregate: aggregate.clone(), sequence: 0, schema_version: ABSENT_VERSION.into(), state: None };
         let Some(digest) = read.handler_digest.filter(|_| read.sequence_number.0 > 0) else { return Ok(absent) };
         let last = read.sequence_number;
-        let folded = self.streams.at(&aggregate, digest, &handler.upcasters, last, None).await?;
+        let folded = self.streams.at(&aggregate, digest, &read.upcasters, last, None).await?;
         let folded = folded.expect("what relies on nothing relies on nothing that failed");
         let state = folded.state.map(|state| state.as_str().to_owned());
         Ok(Read { sequence: last.0, schema_version: folded.schema_version, state, ..absent })

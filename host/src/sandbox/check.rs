@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::describe::{Description, Version, is_message_name};
+use super::describe::{Description, RESERVED_KINDS, Version, is_message_name};
 use super::failure::{Failure, LimitKind, short};
 use super::limits::{HEADER_BYTES_MAX, HEADERS_MAX, Limits, PROBLEMS_MAX};
 use super::types::{CausedChange, NewCommand, NewEvent, Outcome, OwnedHeader, Problem, Stored, Verdict};
@@ -117,6 +117,12 @@ impl Checker<'_> {
         if !is_message_name(&name) {
             return Err(invalid(format!("issued command {name:?} is no name such as CREATE_ORDER")));
         }
+        if RESERVED_KINDS.contains(&target.kind.as_str()) {
+            return Err(invalid(format!(
+                "issued command {name}: the host writes the streams of {} itself",
+                target.kind
+            )));
+        }
         let payload = self.json(&format!("the payload of {name}"), payload, self.limits.item_bytes_max)?;
         Ok(NewCommand { name, target, expected_seq, payload, headers })
     }
@@ -178,12 +184,11 @@ impl Checker<'_> {
     }
 
     pub(super) fn body(&self, text: String) -> Result<Arc<RawValue>, Failure> {
-        self.bytes("a document", &text, self.limits.item_bytes_max)?;
-        if !text.trim_start().starts_with('{') {
+        let body = self.json("a document", &text, self.limits.item_bytes_max)?;
+        if !body.is_object() {
             return Err(invalid("a document is no JSON object"));
         }
-        let raw = RawValue::from_string(text).map_err(|error| invalid(format!("a document: {error}")))?;
-        Ok(Arc::from(raw))
+        Ok(Arc::from(body.to_raw()))
     }
 
     pub(super) fn node(&self, kind: String, id: String) -> Result<Node, Failure> {

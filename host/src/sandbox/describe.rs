@@ -8,7 +8,8 @@ use super::handler::World;
 use crate::domain::{AggregateType, event_type};
 
 /// Aggregate kinds whose streams the host writes itself.
-const RESERVED_KINDS: [&str; 2] = ["Handler", "Operations"];
+/// Aggregate types that only the host writes: deployments, and parking.
+pub const RESERVED_KINDS: [&str; 2] = ["Handler", "Operations"];
 /// Bounds of a description. A handler near one of them is several handlers.
 const KINDS_MAX: usize = 32;
 const CONTRACTS_MAX: usize = 256;

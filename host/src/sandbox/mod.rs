@@ -31,7 +31,7 @@ mod wit_0_1;
 mod tests;
 
 pub use catalog::{Active, ActiveHandler, Catalog, CatalogError};
-pub use describe::{Collection, Contract, Description, Ordering, Version};
+pub use describe::{Collection, Contract, Description, Ordering, RESERVED_KINDS, Version};
 pub use engine::{Options, Sandbox};
 pub use failure::{Error, Failure, LimitKind};
 pub use handler::{CallContext, Decision, Handler, Projecting, World};

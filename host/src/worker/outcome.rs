@@ -21,6 +21,8 @@ pub const SERVICE: &str = "worker";
 pub struct Decided {
     /// Appended first, so that a crash in between leaves the command undecided, not its commands unissued.
     pub issued: Vec<Append>,
+    /// Their names, in the same order.
+    pub names: Vec<String>,
     pub outcome: Append,
 }
 
@@ -96,7 +98,8 @@ pub fn appends(
         outcome_of: Some(record.sequence),
         ids_are_new: false,
     };
-    Ok(Decided { issued, outcome })
+    let names = commands.iter().map(|command| command.name.clone()).collect();
+    Ok(Decided { issued, names, outcome })
 }
 
 impl Frame<'_> {

@@ -293,6 +293,17 @@ async fn commands_issued_before_a_crash_are_not_issued_again() {
 }
 
 #[tokio::test]
+async fn who_issues_a_command_that_nobody_takes_is_at_fault_and_nothing_is_written() {
+    let process = Store::new().process(together([decider()])).await;
+    let origin = process.send(THING, "origin", "COMMAND_FOR", json!("Rocket")).await;
+    worker(&process).await.settle(&process).await;
+    let letter = process.parking.letter(CONSUMER, &origin.aggregate).unwrap();
+    assert_eq!((letter.reason.as_str(), letter.sequence_number), ("fault", origin.sequence.0));
+    assert!(letter.error.contains("ECHO for Rocket"), "{}", letter.error);
+    assert_eq!(process.stream("Rocket", "x").await.len(), 0);
+}
+
+#[tokio::test]
 async fn each_event_names_the_handler_that_made_it() {
     let process = Store::new().process(together([decider()])).await;
     let mut worker = worker(&process).await;

@@ -148,7 +148,10 @@ impl Wave<'_> {
         let mut pending = Vec::with_capacity(answers.len());
         for (job, answer) in answers {
             match answer {
-                Answer::Decided(decided) => pending.push(Pending { job, decided: *decided }),
+                Answer::Decided(decided) => match self.nobody_takes(&decided) {
+                    None => pending.push(Pending { job, decided: *decided }),
+                    Some(message) => self.failed(&job, "fault", message).await?,
+                },
                 Answer::Failed { reason, message } => self.failed(&job, reason, message).await?,
                 Answer::Unavailable(message) => {
                     self.context.wait(&job.record.aggregate, Place::of(&job.record), &message);
@@ -164,6 +167,25 @@ impl Wave<'_> {
             }
         }
         Ok(next)
+    }
+
+    /// Why a command that a decision issued would be decided by nobody. The fault is of who issued it, and nothing is
+    /// written.
+    fn nobody_takes(&self, decided: &Decided) -> Option<String> {
+        if decided.issued.is_empty() {
+            return None;
+        }
+        let active = self.context.parts.catalog.active();
+        decided.issued.iter().zip(&decided.names).find_map(|(append, name)| {
+            let kind = append.aggregate.kind.as_str();
+            let Some(handler) = active.command_handler(kind) else {
+                let is_unknown = !active.lacks(kind);
+                return is_unknown.then(|| format!("it issues {name} for {kind}, which no active handler decides"));
+            };
+            let is_taken = handler.handler.description().commands.iter().any(|command| command.name == *name);
+            (!is_taken)
+                .then(|| format!("it issues {name} for {kind}, which its handler {} does not take", handler.name))
+        })
     }
 
     /// Appends what the decisions issued, then the outcomes of those whose commands are all in the log.

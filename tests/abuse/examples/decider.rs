@@ -94,6 +94,11 @@ impl instance::Guest for Decider {
                 events: Vec::new(),
                 commands: (0..number(&cmd.payload)).map(|index| command(index, "{}")).collect(),
             })),
+            "COMMAND_FOR" => {
+                let target = Aggregate { kind: cmd.payload.trim_matches('"').into(), id: "x".into() };
+                let commands = vec![NewCommand { target, ..command(0, "{}") }];
+                Ok(Verdict::Accepted(Outcome { events: Vec::new(), commands }))
+            }
             "RUBBISH_COMMAND" => Ok(Verdict::Accepted(Outcome { events: Vec::new(), commands: vec![command(0, "{")] })),
             "RUBBISH" => noted("{oops"),
             "DEEP" => noted(&format!("{}{}", "[".repeat(100_000), "]".repeat(100_000))),

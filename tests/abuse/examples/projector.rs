@@ -45,6 +45,7 @@ impl projection::Guest for Projector {
         Ok(match events[0].name.as_str() {
             "RUBBISH" => vec![put(0, "rubbish")],
             "ARRAY" => vec![put(0, "[1]")],
+            "DEEP" => vec![put(0, &format!("{{\"a\":{}{}}}", "[".repeat(2_000), "]".repeat(2_000)))],
             "FUTURE" => vec![put(7, "{}")],
             "BACKWARDS" => vec![put(1, "{}"), put(0, "{}")],
             "MANY" => (0..30_000).map(|_| put(0, "{}")).collect(),

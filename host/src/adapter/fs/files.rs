@@ -180,9 +180,9 @@ impl Files {
 
     /// Writes the bytes durably under a name that no key has.
     fn write_temporary(&self, bytes: &[u8]) -> io::Result<Temporary> {
-        let number = TEMPORARIES.fetch_add(1, Ordering::Relaxed);
-        let temporary = Temporary(self.root.join(TEMPORARY).join(format!("{}-{number}", std::process::id())));
-        self.write(&mut File::create(&temporary.0)?, bytes)?;
+        let (path, mut file) = under_a_free_name(&self.root.join(TEMPORARY), |path| File::create_new(path))?;
+        let temporary = Temporary(path);
+        self.write(&mut file, bytes)?;
         Ok(temporary)
     }
 
@@ -352,6 +352,19 @@ impl Drop for Temporary {
             && error.kind() != ErrorKind::NotFound
         {
             tracing::warn!(%error, "a temporary file could not be removed; the next start removes it");
+        }
+    }
+}
+
+/// Makes something under a name of its own: never under one that is taken. A process in another container may have the
+/// same number, and what a process that was killed left behind may be a second name of a segment.
+pub(super) fn under_a_free_name<T>(folder: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
+    loop {
+        let number = TEMPORARIES.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("{}-{number}", std::process::id()));
+        match make(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => return made.map(|made| (path, made)),
         }
     }
 }

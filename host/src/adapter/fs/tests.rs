@@ -89,6 +89,23 @@ async fn a_shared_folder_keeps_out_who_wants_it_alone_and_is_cleaned_by_the_firs
     drop(alone);
 }
 
+/// Two containers may give their processes the same number; one that was killed may leave a second name of a segment.
+#[tokio::test]
+async fn a_name_that_is_taken_is_never_written_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = [share(folder.path()).await.unwrap(), share(folder.path()).await.unwrap()];
+    let key = "events/0000/000000000000/0.ndjson";
+    stores[0].put_new(key, Bytes::from_static(b"x")).await.unwrap();
+    for number in 0..2_000 {
+        let left = folder.path().join(format!("tmp/{}-{number}", std::process::id()));
+        drop(std::fs::hard_link(folder.path().join(key), left));
+    }
+    for store in &stores {
+        store.put("checkpoints/one", Bytes::from_static(b"y")).await.unwrap();
+    }
+    assert_eq!(stores[0].get(key).await.unwrap().unwrap(), "x");
+}
+
 #[tokio::test]
 async fn leftovers_go_and_objects_stay() {
     let folder = tempfile::tempdir().unwrap();

@@ -5,11 +5,12 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use super::files::under_a_free_name;
+
 /// Whether the file system below a folder, and what else it takes, can do this. Leaves nothing behind.
 pub(super) fn is_possible(folder: &Path) -> bool {
-    let name = folder.join(format!("probe-{}", std::process::id()));
-    let linked = create(folder).and_then(|file| link(&file, &name));
-    linked.is_ok() && std::fs::remove_file(&name).is_ok()
+    let linked = create(folder).and_then(|file| under_a_free_name(folder, |name| link(&file, name)));
+    linked.is_ok_and(|(name, ())| std::fs::remove_file(name).is_ok())
 }
 
 /// A file that is gone when it is closed, unless it was linked.

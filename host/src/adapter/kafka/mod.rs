@@ -37,6 +37,9 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(300);
 /// it is five minutes, in which nobody would have the partitions of one that is gone.
 const POLL_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
+/// How often a client looks whether topics came, went or grew.
+const TOPICS_LOOKED_AT: Duration = Duration::from_secs(10);
+
 const WHAT: &str = "Kafka";
 
 /// How to talk to Kafka.
@@ -59,7 +62,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct KafkaBus {
     options: Arc<Options>,
-    topics: Topics,
+    topics: Arc<Topics>,
     publisher: Publisher,
 }
 
@@ -67,7 +70,7 @@ impl KafkaBus {
     /// Connects in the background: whatever needs Kafka says so when it is away.
     pub fn new(options: Options) -> Result<KafkaBus> {
         let options = Arc::new(options);
-        Ok(KafkaBus { topics: Topics::new(&options)?, publisher: Publisher::new(options.clone()), options })
+        Ok(KafkaBus { topics: Arc::new(Topics::new(&options)?), publisher: Publisher::new(options.clone()), options })
     }
 
     /// Creates topics that are missing, and refuses those whose settings cannot carry the log.
@@ -104,8 +107,7 @@ impl Bus for KafkaBus {
 
     async fn subscribe(&self, group: &str, topics: &[String]) -> Result<Box<dyn Subscription>> {
         let names: Vec<String> = topics.iter().map(|topic| self.name(topic)).collect();
-        let slots = self.topics.ensure(&names).await?;
-        Ok(Box::new(KafkaSubscription::join(self.options.clone(), group, &names, &slots)?))
+        Ok(Box::new(KafkaSubscription::join(self.options.clone(), group, names, self.topics.clone()).await?))
     }
 }
 
@@ -117,6 +119,9 @@ fn client(options: &Options) -> ClientConfig {
         .set("client.id", "carryall")
         .set("reconnect.backoff.max.ms", "1000")
         .set("socket.keepalive.enable", "true")
+        // A broker would make them with settings of its own; `Topics` makes them.
+        .set("allow.auto.create.topics", "false")
+        .set("topic.metadata.refresh.interval.ms", TOPICS_LOOKED_AT.as_millis().to_string())
         .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
         .set_log_level(RDKafkaLogLevel::Warning);
     config

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,11 +16,14 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::publish::{PARTITION, POSITION, STORE};
+use super::topics::Topics;
 use super::{
-    HEARTBEAT_INTERVAL, Options, POLL_INTERVAL_MAX, Quiet, SESSION_TIMEOUT, blocking, client, discard, failed,
+    HEARTBEAT_INTERVAL, Options, POLL_INTERVAL_MAX, Quiet, SESSION_TIMEOUT, TOPICS_LOOKED_AT, blocking, client,
+    discard, failed,
 };
 use crate::domain::{Partition, Position};
 use crate::port::Result;
@@ -27,6 +31,8 @@ use crate::port::bus::{Delivery, Share, Subscription};
 
 /// Bytes that one poll gives, when there is more than one message.
 const POLL_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Polls that are told apart until they are acknowledged.
+const POLLS_MAX: usize = 1_024;
 /// Kilobytes fetched ahead; messages are checked faster than they come.
 const FETCHED_AHEAD_KB_MAX: &str = "8192";
 
@@ -36,7 +42,7 @@ type Place = (String, i32);
 /// Hears from the client what the member was assigned.
 struct Member {
     first_topic: String,
-    slots: u32,
+    slots: AtomicU32,
     assigned: Mutex<BTreeSet<Place>>,
     share: watch::Sender<Share>,
 }
@@ -78,7 +84,30 @@ impl Member {
     fn tell(&self, assigned: &BTreeSet<Place>) {
         let mine = assigned.iter().filter(|(topic, _)| *topic == self.first_topic);
         let slots = mine.filter_map(|(_, partition)| u32::try_from(*partition).ok()).collect();
-        self.share.send_replace(Share { slots, of: self.slots });
+        self.share.send_replace(Share { slots, of: self.slots.load(Ordering::Relaxed) });
+    }
+
+    fn set_slots(&self, slots: u32) {
+        let assigned = self.assigned.lock();
+        if self.slots.swap(slots, Ordering::Relaxed) != slots {
+            self.tell(&assigned);
+        }
+    }
+}
+
+/// Whenever the group is divided anew, looks how many slots there are now, and makes topics that went: a topic may have
+/// grown, or been lost with the brokers' disks, and without the first one nobody has a share.
+async fn follow_topics(topics: Arc<Topics>, names: Vec<String>, member: Arc<Member>) {
+    let mut divided = member.share.subscribe();
+    while divided.changed().await.is_ok() {
+        loop {
+            topics.forget().await;
+            match topics.ensure(&names).await {
+                Ok(slots) => break member.set_slots(slots.get(&member.first_topic).copied().unwrap_or(1)),
+                Err(error) => tracing::debug!(%error, "the topics of a group cannot be looked at"),
+            }
+            tokio::time::sleep(TOPICS_LOOKED_AT).await;
+        }
     }
 }
 
@@ -92,10 +121,12 @@ pub(super) struct KafkaSubscription {
     /// Taken when this is dropped, and only then.
     consumer: Option<Arc<StreamConsumer<Member>>>,
     share: watch::Receiver<Share>,
-    /// Where the group goes on after each poll that is not acknowledged.
-    polls: VecDeque<BTreeMap<Place, i64>>,
+    /// Where the group goes on after each poll that is not acknowledged; beyond [`POLLS_MAX`] after several, with their
+    /// number.
+    polls: VecDeque<(usize, BTreeMap<Place, i64>)>,
     /// Acknowledged while members came or went, when the group takes no offsets: committed with what comes next.
     uncommitted: BTreeMap<Place, i64>,
+    _topics: AbortOnDropHandle<()>,
 }
 
 impl std::fmt::Debug for KafkaSubscription {
@@ -105,17 +136,18 @@ impl std::fmt::Debug for KafkaSubscription {
 }
 
 impl KafkaSubscription {
-    /// Joins a group. `topics` by their full names.
-    pub(super) fn join(
+    /// Joins a group. `names` of topics in full.
+    pub(super) async fn join(
         options: Arc<Options>,
         group: &str,
-        topics: &[String],
-        slots: &BTreeMap<String, u32>,
+        names: Vec<String>,
+        topics: Arc<Topics>,
     ) -> Result<KafkaSubscription> {
-        let first_topic = topics.first().cloned().unwrap_or_default();
+        let slots = topics.ensure(&names).await?;
+        let first_topic = names.first().cloned().unwrap_or_default();
         let (sender, share) = watch::channel(Share::default());
         let member = Member {
-            slots: slots.get(&first_topic).copied().unwrap_or(1),
+            slots: slots.get(&first_topic).copied().unwrap_or(1).into(),
             first_topic,
             assigned: Mutex::default(),
             share: sender,
@@ -129,18 +161,18 @@ impl KafkaSubscription {
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            .set("allow.auto.create.topics", "false")
             .set("queued.max.messages.kbytes", FETCHED_AHEAD_KB_MAX)
             .create_with_context(member)
             .map_err(|error| failed(&error))?;
-        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-        consumer.subscribe(&topics).map_err(|error| failed(&error))?;
+        consumer.subscribe(&names.iter().map(String::as_str).collect::<Vec<_>>()).map_err(|error| failed(&error))?;
+        let following = tokio::spawn(follow_topics(topics, names, consumer.context().clone()));
         Ok(KafkaSubscription {
             options,
             consumer: Some(Arc::new(consumer)),
             share,
             polls: VecDeque::new(),
             uncommitted: BTreeMap::new(),
+            _topics: AbortOnDropHandle::new(following),
         })
     }
 
@@ -233,14 +265,26 @@ impl Subscription for KafkaSubscription {
         if let Some(error) = trouble.filter(|_| deliveries.is_empty()) {
             return Err(failed(&error));
         }
-        self.polls.push_back(next);
+        let full = self.polls.len() >= POLLS_MAX;
+        match self.polls.back_mut() {
+            Some((polls, last)) if full => {
+                *polls += 1;
+                last.extend(next);
+            }
+            _ => self.polls.push_back((1, next)),
+        }
         Ok(deliveries)
     }
 
     async fn acknowledge(&mut self, polls: usize) -> Result<()> {
-        let count = polls.min(self.polls.len());
         let mut wanted = self.uncommitted.clone();
-        self.polls.iter().take(count).for_each(|next| wanted.extend(next.clone()));
+        let (mut left, mut whole) = (polls, 0);
+        // Of several that count as one, all or none.
+        for (polls, next) in &self.polls {
+            let Some(rest) = left.checked_sub(*polls) else { break };
+            wanted.extend(next.clone());
+            (left, whole) = (rest, whole + 1);
+        }
         // What is another member's now is its to commit.
         let assigned = self.consumer().context().assigned.lock().clone();
         wanted.retain(|place, _| assigned.contains(place));
@@ -249,7 +293,10 @@ impl Subscription for KafkaSubscription {
             Err(error) if is_rebalance(&error) => wanted,
             Err(error) => return Err(failed(&error)),
         };
-        self.polls.drain(..count);
+        self.polls.drain(..whole);
+        if let Some((polls, _)) = self.polls.front_mut() {
+            *polls -= left;
+        }
         Ok(())
     }
 

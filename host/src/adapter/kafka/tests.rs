@@ -1,11 +1,11 @@
 //! The bus on a real Kafka. Each test has a prefix of its own, and deletes the topics and groups it made.
 #![allow(clippy::unwrap_used)]
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 
 use super::*;
 use crate::domain::{Partition, Position};
-use crate::port::bus::conformance;
+use crate::port::bus::{Share, conformance};
 use crate::tests::services;
 
 /// A corner of the cluster that is gone with it.
@@ -122,6 +122,40 @@ async fn a_topic_with_fewer_slots_carries_every_partition_of_the_log() {
         count += member.poll(10).await.unwrap().len();
     }
     assert!((0..9).all(|partition| member.share().takes(Partition(partition))));
+    drop(member);
+    corner.clear().await;
+}
+
+/// Polls a member until it has these slots of so many.
+async fn until_shared(member: &mut Box<dyn Subscription>, slots: &[u32], of: u32) {
+    let wanted = Share { slots: slots.iter().copied().collect(), of };
+    let shared = async {
+        while member.share() != wanted {
+            // Where nothing comes, and no share, there is nothing to look at.
+            drop(tokio::time::timeout(Duration::from_millis(200), member.poll(10)).await);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), shared).await.expect("the share never becomes so");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_grows_or_is_lost_is_divided_as_it_is_now() {
+    let corner = Corner::new();
+    let name = format!("{}account_events", corner.prefix);
+    corner.create("account_events", ("cleanup.policy", "delete")).await;
+    let bus = corner.bus();
+    let mut member = bus.subscribe("reader", &topic("account_events")).await.unwrap();
+    until_shared(&mut member, &[0], 1).await;
+    let options = AdminOptions::new();
+    corner.admin.create_partitions([&NewPartitions::new(&name, 3)], &options).await.unwrap().remove(0).unwrap();
+    until_shared(&mut member, &[0, 1, 2], 3).await;
+    corner.admin.delete_topics(&[&name], &options).await.unwrap().remove(0).unwrap();
+    // Somebody publishes, and has it made with as many partitions as the log has.
+    let message = || vec![conformance::message("account_events", "k", 0)];
+    while bus.publish(message()).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    until_shared(&mut member, &[0, 1], 2).await;
     drop(member);
     corner.clear().await;
 }

@@ -355,6 +355,12 @@ impl Ledger {
         unwritten
     }
 
+    /// Whether some event of a consumer has failed or was parked, and has no row that says so.
+    pub(super) fn has_given_up(&self, handler: &str) -> bool {
+        let is_so = |(row, _): &(Row, u64)| !row.is_open() && !row.is_handled();
+        self.consumers.get(handler).is_some_and(|consumer| consumer.rows.values().any(is_so))
+    }
+
     /// Ended rows that wait to be written.
     pub(super) fn waiting(&self) -> usize {
         self.ended

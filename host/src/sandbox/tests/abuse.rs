@@ -95,6 +95,7 @@ fn rubbish_is_a_fault() {
     assert_fault(decide("RUBBISH", "null"), "invalid-output", "NOTED");
     assert_fault(decide("DEEP", "null"), "invalid-output", "nesting");
     assert_fault(decide("RUBBISH_COMMAND", "null"), "invalid-output", "ECHO");
+    assert_fault(decide("COMMAND_FOR", "\"Operations\""), "invalid-output", "streams of Operations");
     assert_fault(decide("UNDECLARED", "null"), "invalid-output", "SURPRISE 1.0.0 is not declared");
     assert_fault(decide("FORGE", "null"), "invalid-output", "COMMAND_");
     assert_fault(decide("NOTHING", "null"), "invalid-output", "unchanged");
@@ -185,7 +186,8 @@ fn a_projection_that_lies_is_a_fault() {
     let projector = sandbox().load(&component("projector")).unwrap();
     let project = |name: &str| projector.projecting().unwrap().project(&[event(name, "1"), event("NOTED", "2")], &[]);
     for (name, words) in [
-        ("RUBBISH", "no JSON object"),
+        ("RUBBISH", "no JSON"),
+        ("DEEP", "deeper nesting"),
         ("ARRAY", "no JSON object"),
         ("FUTURE", "cause 7"),
         ("BACKWARDS", "never decrease"),

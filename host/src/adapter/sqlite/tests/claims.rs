@@ -72,6 +72,22 @@ async fn an_open_claim_that_is_passed_gets_a_row_and_is_not_taken_for_handled() 
 }
 
 #[tokio::test]
+async fn what_is_parked_has_a_row_before_a_batch_moves_the_checkpoint_past_it() {
+    let (folder, me) = (Folder::new(), me());
+    let file = folder.path();
+    let database = Database::open(&file).await.unwrap();
+    let claims = [claim(1), claim(3)];
+    database.claim(PROJECTION, &me, &claims, 1000, T0).await.unwrap();
+    let parked = finished(&claims[..1]);
+    database.fail(PROJECTION, &me, &parked, Status::Parked, "no room", T0).await.unwrap();
+    let passing = Batch { finished: finished(&claims[1..]), ..batch(&me, &segment(0, 1)) };
+    assert!(database.read_model().apply(passing).await.unwrap().fenced.is_empty());
+    let next = after_a_crash(&file).await;
+    assert_eq!(next.checkpoints().await.unwrap().len(), 1);
+    assert_eq!(stored(&next).await, [("parked".to_owned(), 1)]);
+}
+
+#[tokio::test]
 async fn an_effect_whose_version_a_crash_forgot_changes_nothing_when_it_comes_again() {
     let (folder, me) = (Folder::new(), me());
     let file = folder.path();
