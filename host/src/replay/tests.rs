@@ -8,15 +8,15 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::codec::envelope::HandlerRef;
+use crate::codec::envelope::{HandlerRef, ReadRef};
 use crate::domain::Aggregate;
 use crate::event_store::Record;
 use crate::port::read_model::builds::{Builds as _, Wanted};
 use crate::port::read_model::{Batch, Change, DocumentKey, EventChanges, MemoryReadModel, Node, ReadModel as _};
 use crate::port::registry::{MemoryRegistry, Owner};
 use crate::sandbox::Handler;
-use crate::tests::components::{abuse, sandbox, together};
-use crate::tests::{Process, Store, outcome_of};
+use crate::tests::components::{abuse, component, sandbox, together};
+use crate::tests::{Process, Store, outcome_of, outcome_with};
 
 const LIVE: &str = "live";
 
@@ -34,15 +34,18 @@ fn load(handler: &Arc<Handler>) -> Load {
 
 /// Stores an outcome of one event, as made by this handler.
 async fn outcome(process: &Process, command: &Record, handler: &Handler, name: &str, data: Value) -> Record {
-    let made_by = HandlerRef {
+    let append = outcome_of(command, Some(&made_by(handler)), name, &data);
+    process.events.append(append).await.unwrap().records.remove(0)
+}
+
+fn made_by(handler: &Handler) -> HandlerRef {
+    HandlerRef {
         name: "abuse".into(),
         version: "0.1.0".into(),
         digest: handler.digest(),
         revision: 1,
         upcasters: Vec::new(),
-    };
-    let append = outcome_of(command, Some(&made_by), name, &data);
-    process.events.append(append).await.unwrap().records.remove(0)
+    }
 }
 
 async fn again(name: &str, payload: Value, event: &str, stored: Value) -> Again {
@@ -101,6 +104,36 @@ async fn who_relied_on_a_command_that_failed_is_judged_even_where_nothing_can_be
     let mut decisions = Decisions::new(process.events.clone(), load(&handler));
     assert_eq!(decisions.again(&third).await.unwrap(), Again::Same);
     assert_eq!(decisions.again(&second).await.unwrap_err().code(), "fold_failed");
+}
+
+/// What a decision read was folded behind upcasters of its own, which the decider's own stream did not need.
+#[tokio::test]
+async fn what_was_read_is_folded_as_it_was_then() {
+    let account = sandbox().load(&abuse("account_2")).unwrap();
+    let upcaster = sandbox().load(&component("examples/account-upcaster")).unwrap();
+    let handlers = [decider(), account.clone(), upcaster.clone()];
+    let process = Store::new().process(together(handlers.clone())).await;
+    process.note("Account", "a", "ACCOUNT_OPENED", json!({"owner": "Ada"})).await;
+    process.note("Account", "a", "MONEY_DEPOSITED", json!({"amount_cents": 5, "balance_cents": 5})).await;
+    let command = process.send("Thing", "a", "READ_ACCOUNT", json!(null)).await;
+    let folded = process.states.load(&Aggregate::parse("Account", "a").unwrap()).await.unwrap();
+    assert_eq!(*folded.upcasters, [upcaster.digest()]);
+    let read = ReadRef {
+        aggregate_type: "Account".into(),
+        aggregate_id: "a".into(),
+        sequence_number: folded.sequence,
+        handler_digest: Some(folded.handler_digest),
+        upcasters: folded.upcasters.clone(),
+    };
+    let seen = json!(folded.state.unwrap().as_str());
+    let append = outcome_with(&command, Some(&made_by(&handlers[0])), "NOTED", &seen, &[read], None);
+    process.events.append(append).await.unwrap();
+    let load: Load = Arc::new(move |digest| {
+        let found = handlers.iter().find(|handler| handler.digest() == digest).cloned();
+        Box::pin(async move { found.ok_or_else(|| "no such component".to_owned()) })
+    });
+    let again = Decisions::new(process.events.clone(), load).again(&command).await.unwrap();
+    assert!(matches!(again, Again::Same), "{again:?}");
 }
 
 #[tokio::test]

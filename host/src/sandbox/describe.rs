@@ -280,6 +280,12 @@ fn labels(labels: Vec<(String, String)>) -> Result<Vec<(String, String)>, Error>
 }
 
 impl Description {
+    /// Whether it reads states of this type in this version; where it names no versions, any.
+    pub fn understands(&self, kind: &str, version: &str) -> bool {
+        let versions = self.reads.iter().find(|read| read.name == kind).map(|read| &read.versions);
+        versions.is_none_or(|versions| Version::parse(version).is_some_and(|version| versions.contains(&version)))
+    }
+
     /// Whether what is declared makes sense for the world that is exported.
     fn fits(&self, world: World) -> Result<(), Error> {
         let must = |field: &str, holds: bool, message: &str| {

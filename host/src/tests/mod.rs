@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::codec::envelope::{CommandDraft, DomainDraft, HandlerRef};
+use crate::codec::envelope::{CommandDraft, DomainDraft, HandlerRef, ReadRef};
 use crate::codec::json::Json;
 use crate::domain::{Aggregate, Partition, Position, Timestamp, command_topic, event_topic};
 use crate::event_store::{self, Append, EventStore, Expected, Record};
@@ -271,15 +271,16 @@ impl Process {
 
 /// The outcome of a command, of one event, as a worker appends it.
 pub fn outcome_of(command: &Record, handler: Option<&HandlerRef>, event_type: &str, data: &Value) -> Append {
-    outcome_with(command, handler, event_type, data, None)
+    outcome_with(command, handler, event_type, data, &[], None)
 }
 
-/// The same of a command that issued so many others.
+/// The same of a command whose decision read these states and issued so many others.
 pub fn outcome_with(
     command: &Record,
     handler: Option<&HandlerRef>,
     event_type: &str,
     data: &Value,
+    read_set: &[ReadRef],
     issued: Option<u32>,
 ) -> Append {
     let draft = DomainDraft {
@@ -293,7 +294,7 @@ pub fn outcome_with(
         correlation_id: "c",
         causation_id: Some(command.event_id),
         handler,
-        read_set: &[],
+        read_set,
         traceparent: None,
         schema_version: "1.0.0",
         issued,

@@ -209,11 +209,24 @@ impl Open {
         Open { job, folded: None, decision: None, have: Vec::new(), wanted: Vec::new(), rounds: 0 }
     }
 
+    /// An activation is judged against what is active then; this handler may be the one of before, or have been put in
+    /// charge at the same moment by another process. The command waits until those in charge fit together.
+    fn check_version(&self, read: &Read) -> Result<(), Unread> {
+        let (active, kind, version) = (&self.job.active, read.aggregate.kind.as_str(), &read.schema_version);
+        if read.state.is_none() || active.handler.description().understands(kind, version) {
+            return Ok(());
+        }
+        let message = format!("{} does not understand {kind} in version {version}, which is active", active.name);
+        Err(Unread { for_good: false, message })
+    }
+
     /// Moves what it wants into the job, when all of it is known.
     fn take_reads(&mut self, known: &Known) -> Result<(), Unread> {
         if self.wanted.iter().all(|aggregate| known.contains_key(aggregate)) {
             for aggregate in std::mem::take(&mut self.wanted) {
-                self.have.push(known[&aggregate].clone()?);
+                let read = known[&aggregate].clone()?;
+                self.check_version(&read)?;
+                self.have.push(read);
             }
         }
         Ok(())

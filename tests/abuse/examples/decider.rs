@@ -55,6 +55,7 @@ impl instance::Guest for Decider {
         let thing = |index: u32| Aggregate { kind: "Thing".into(), id: format!("t-{index}") };
         Ok(match cmd.name.as_str() {
             "READ_ONE" if have.is_empty() => vec![thing(1)],
+            "READ_ACCOUNT" => vec![Aggregate { kind: "Account".into(), id: "a".into() }],
             "READ_ON" => vec![thing(u32::try_from(have.len()).unwrap_or(u32::MAX))],
             "READ_MANY" => (0..1_000).map(thing).collect(),
             "READ_RUBBISH" => vec![Aggregate { kind: "no kind".into(), id: "x".into() }],
@@ -72,7 +73,7 @@ impl instance::Guest for Decider {
                 Err(code) => Ok(Verdict::Rejected(vec![problem(&code)])),
             },
             "COUNT_CALLS" => noted(&calls.to_string()),
-            "SEE_READS" => noted(
+            "SEE_READS" | "READ_ACCOUNT" => noted(
                 &format!("{:?}", ctx.reads.first().and_then(|read| read.state.clone()))
                     .replace("None", "null")
                     .replace("Some(", "")

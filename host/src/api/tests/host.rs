@@ -193,7 +193,7 @@ impl Host {
     ) -> Record {
         let command_id: Uuid = command_id.parse().unwrap();
         let command = self.store.find(&[command_id]).await.unwrap().pop().flatten().unwrap();
-        let append = outcome_with(&command, None, event_type, &data, issued);
+        let append = outcome_with(&command, None, event_type, &data, &[], issued);
         self.store.append(append).await.unwrap().records.remove(0)
     }
 

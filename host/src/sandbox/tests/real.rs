@@ -23,6 +23,14 @@ fn load() -> Vec<Arc<Handler>> {
 }
 
 #[test]
+fn a_handler_says_in_which_versions_it_understands_the_states_it_reads() {
+    let understands = |kind, version| handlers()[1].description().understands(kind, version);
+    assert!(understands("OntologyClass", "1.0.0") && understands("Database", "1.0.0"));
+    assert!(!understands("OntologyClass", "2.0.0"));
+    assert!(understands("Account", "7.0.0"), "of those it does not name it says nothing");
+}
+
+#[test]
 fn every_handler_loads_and_all_can_be_active_together() {
     let handlers = handlers();
     for (handler, (name, world)) in handlers.iter().zip(HANDLERS) {
