@@ -76,7 +76,7 @@ pub struct HistoryBody {
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
     actor: String,
-    /// `HANDLER_UPLOADED`, `HANDLER_VERIFIED`, `HANDLER_ACTIVATED`.
+    /// `HANDLER_UPLOADED`, `HANDLER_VERIFIED`, `HANDLER_ACTIVATED`, `HANDLER_REBUILD_ASKED`.
     event_type: String,
     #[schema(value_type = Option<String>)]
     digest: Option<Digest>,

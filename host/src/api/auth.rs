@@ -1,17 +1,22 @@
 //! Who asks, and what they may do. Tokens are known by their SHA-256 only and compared in constant time. `/admin/v1`
 //! needs the role operator always; without a tokens file (loopback only, start-up sees to that) everything else is
-//! open.
+//! open, but to web pages.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, StatusCode};
 
 use super::problem::Problem;
 use crate::domain::{Aggregate, Digest};
+
+/// What a browser says of where a request comes from.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What a token is good for. Roles add up; an operator may do everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +88,10 @@ impl Auth {
                     unauthorized("the token is not known; send `Authorization: Bearer <token>` with a valid one")
                 })?
             }
-            None if self.open && need != Need::Operate => Principal::anyone(),
+            None if self.open && need != Need::Operate => {
+                refuse_pages_of_others(headers)?;
+                Principal::anyone()
+            }
             None => return Err(unauthorized("this needs `Authorization: Bearer <token>`")),
         };
         principal.check(need)?;
@@ -102,6 +110,30 @@ impl Auth {
         }
         found.cloned()
     }
+}
+
+/// What is open to this machine is not open to the pages that its browsers show: none sends commands, and none reads
+/// under a name of its own that leads here.
+fn refuse_pages_of_others(headers: &HeaderMap) -> Result<(), Problem> {
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let host = text(HOST);
+    let by_another_name = host.is_some_and(|host| !is_this_machine(host));
+    let origin = text(ORIGIN).map(|origin| origin.split_once("://").map_or("", |(_, authority)| authority));
+    let of_another = origin.is_some_and(|origin| Some(origin) != host)
+        || text(FETCH_SITE).is_some_and(|site| site != "same-origin" && site != "none");
+    if by_another_name || of_another {
+        let detail = "without tokens this host answers on localhost or a loopback address only, and no page of another \
+                      origin; set CARRYALL_TOKENS_FILE to be reached otherwise";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "foreign_origin", "Not for pages of other origins", detail));
+    }
+    Ok(())
+}
+
+fn is_this_machine(authority: &str) -> bool {
+    let Ok(authority) = authority.parse::<Authority>() else { return false };
+    let name = authority.host().to_ascii_lowercase();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name == "localhost" || name.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn bearer(value: &str) -> Option<&str> {

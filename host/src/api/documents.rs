@@ -15,7 +15,7 @@ use super::problem::Problem;
 use super::read::{InPath, Read, document};
 use super::request::{Params, parameter};
 use super::{Api, Principal};
-use crate::port::read_model::{Edge, Node};
+use crate::port::read_model::{Document, Edge, Node};
 use crate::query::{Source, filter};
 
 /// A document of a list.
@@ -103,9 +103,10 @@ pub async fn list_documents(
 ) -> Result<Response, Problem> {
     let search = search(&params, filter::parse)?;
     let read = Read::begin(&api, Source::Collection(&collection), &headers).await?;
-    let found = api.queries.list(&collection, String::new(), search).await?;
-    let seen = found.documents.into_iter().filter(|document| principal.check_aggregate(&document.owner).is_ok());
-    let documents = seen.map(|document| DocumentBody { id: document.key.id, body: document.body }).collect();
+    let may_see = |document: &Document| principal.check_aggregate(&document.owner).is_ok();
+    let found = api.queries.list(&collection, String::new(), search, may_see).await?;
+    let documents =
+        found.documents.into_iter().map(|document| DocumentBody { id: document.key.id, body: document.body }).collect();
     Ok(read.finish(json(StatusCode::OK, &DocumentsBody { documents, next: found.next })?))
 }
 

@@ -97,7 +97,7 @@ impl Log {
                 }
                 let overlay = view.stream(aggregate);
                 let first = overlay.first().map(|at| at.segment.events[at.index].sequence);
-                if first.is_none_or(|first| first.0 > after.0 + 1) {
+                if first.is_none_or(|first| first.0 > after.0.saturating_add(1)) {
                     in_index.push(place);
                 }
                 overlays.push(overlay);
@@ -122,7 +122,8 @@ impl Log {
                     records.extend(Record::of(&at.segment, at.index));
                 }
             }
-            let dense = records.iter().zip(after.0 + 1..).all(|(record, sequence)| record.sequence.0 == sequence);
+            let dense =
+                records.iter().zip(after.0.saturating_add(1)..).all(|(record, sequence)| record.sequence.0 == sequence);
             if !dense {
                 return Err(contradiction(format!("the stream of {aggregate} has a gap after {after}")));
             }

@@ -23,6 +23,9 @@ pub struct Documents {
     pub next: Option<String>,
 }
 
+/// Documents looked at together once some were passed over.
+const HIDDEN_AT_ONCE: usize = 100;
+
 impl Service {
     /// One instance.
     pub async fn instance(&self, db: &DatabaseName, class: &ClassName, id: &InstanceId) -> Result<Document, Error> {
@@ -32,7 +35,7 @@ impl Service {
 
     /// Instances of a class, by id.
     pub async fn instances(&self, db: &DatabaseName, class: &ClassName, search: Search) -> Result<Documents, Error> {
-        self.list("instances", format!("{db}:{class}:"), search).await
+        self.list("instances", format!("{db}:{class}:"), search, |_| true).await
     }
 
     /// One class.
@@ -43,7 +46,7 @@ impl Service {
 
     /// Classes of a database, by name.
     pub async fn classes(&self, db: &DatabaseName, search: Search) -> Result<Documents, Error> {
-        self.list("classes", format!("{db}:"), search).await
+        self.list("classes", format!("{db}:"), search, |_| true).await
     }
 
     /// Whether a database is there.
@@ -53,7 +56,7 @@ impl Service {
 
     /// Databases, by name; only these when `allowed` is given.
     pub async fn databases(&self, allowed: Option<&[String]>, search: Search) -> Result<Documents, Error> {
-        let Some(allowed) = allowed else { return self.list("databases", String::new(), search).await };
+        let Some(allowed) = allowed else { return self.list("databases", String::new(), search, |_| true).await };
         let mut names: Vec<&String> =
             allowed.iter().filter(|name| search.after.as_ref().is_none_or(|after| *name > after)).collect();
         names.sort_unstable();
@@ -78,10 +81,17 @@ impl Service {
         self.document(collection, id).await?.ok_or_else(missing)
     }
 
-    /// Documents of any collection, by id. Ids in `after` and `next` are without the prefix.
-    pub async fn list(&self, collection: &str, id_prefix: String, search: Search) -> Result<Documents, Error> {
+    /// Documents of any collection, by id. Ids in `after` and `next` are without the prefix. Those that the asker may
+    /// not see are passed over before they count: `next` tells nothing of them.
+    pub async fn list(
+        &self,
+        collection: &str,
+        id_prefix: String,
+        search: Search,
+        may_see: impl Fn(&Document) -> bool,
+    ) -> Result<Documents, Error> {
         let limit = search.limit;
-        let query = Query {
+        let mut query = Query {
             build: None,
             collection: collection.into(),
             text: search.text,
@@ -90,7 +100,17 @@ impl Service {
             limit: limit + 1,
             id_prefix: id_prefix.clone(),
         };
-        let mut documents = self.sources.read_model.search(&query).await?;
+        let mut documents = Vec::new();
+        loop {
+            let found = self.sources.read_model.search(&query).await?;
+            let is_last = found.len() < query.limit;
+            query.after = found.last().map(|document| document.key.id.clone());
+            documents.extend(found.into_iter().filter(&may_see));
+            if is_last || documents.len() > limit {
+                break;
+            }
+            query.limit = HIDDEN_AT_ONCE;
+        }
         let more = documents.len() > limit;
         documents.truncate(limit);
         let last = documents.last().filter(|_| more);

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::api::{Auth, Principal, Problem, Role, Token};
 use crate::domain::{Aggregate, Digest};
@@ -33,6 +33,37 @@ fn admit(auth: &Auth, token: Option<&str>, method: Method, path: &str) -> Result
         headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
     }
     auth.admit(&method, path, &headers)
+}
+
+#[test]
+fn an_open_host_is_closed_to_pages_that_a_browser_shows() {
+    let auth = auth(true);
+    let admitted = |named: &[(&'static str, &str)]| {
+        let headers: HeaderMap = named
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+            .collect();
+        auth.admit(&Method::POST, "/api/v1/commands", &headers).is_ok()
+    };
+    for host in ["localhost:8000", "LOCALHOST", "127.0.0.1:8000", "127.8.8.8", "[::1]:8000", "carryall.localhost"] {
+        assert!(admitted(&[("host", host)]), "{host}");
+        let origin = format!("http://{host}");
+        assert!(admitted(&[("host", host), ("origin", &origin), ("sec-fetch-site", "same-origin")]), "{host}");
+    }
+    for host in ["evil.example:8000", "10.0.0.1", "localhost.evil.example", "", "0.0.0.0:8000"] {
+        assert!(!admitted(&[("host", host)]), "{host}");
+    }
+    for (name, value) in [
+        ("origin", "https://evil.example"),
+        ("origin", "null"),
+        ("origin", "http://localhost:3000"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+    ] {
+        assert!(!admitted(&[("host", "localhost:8000"), (name, value)]), "{name}: {value}");
+    }
+    let token = [("host", "api.example"), ("authorization", "Bearer send"), ("origin", "https://shop.example")];
+    assert!(admitted(&token), "who has a token is nobody's page");
 }
 
 #[test]

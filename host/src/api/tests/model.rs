@@ -92,6 +92,11 @@ async fn documents_of_other_databases_are_out_of_a_limited_tokens_reach() {
     assert_eq!(ids(&get(&host, "read", "/api/v1/documents/instances").await).len(), 10);
     let mine = get(&host, "shop", "/api/v1/documents/instances").await;
     assert!(ids(&mine).len() == 5 && ids(&mine).iter().all(|id| id.contains("shop:")), "{mine}");
+    // Ids and contents of others do not show in `next` either.
+    for asked in ["limit=1", "limit=5", "limit=1&filter=data.price%3D4", "limit=1&after=bank:"] {
+        let page = get(&host, "shop", &format!("/api/v1/documents/instances?{asked}")).await;
+        assert!(!page.to_string().contains("bank"), "{asked}: {page}");
+    }
     let dear = get(&host, "read", "/api/v1/documents/instances?filter=data.price%3D4").await;
     assert_eq!(ids(&dear).len(), 2);
     let shop = [("Authorization", "Bearer shop")];
