@@ -186,7 +186,7 @@ fn a_projection_that_lies_is_a_fault() {
     let projector = sandbox().load(&component("projector")).unwrap();
     let project = |name: &str| projector.projecting().unwrap().project(&[event(name, "1"), event("NOTED", "2")], &[]);
     for (name, words) in [
-        ("RUBBISH", "no JSON"),
+        ("RUBBISH", "a document: no JSON at"),
         ("DEEP", "deeper nesting"),
         ("ARRAY", "no JSON object"),
         ("FUTURE", "cause 7"),
