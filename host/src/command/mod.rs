@@ -23,7 +23,7 @@ use crate::domain::{Aggregate, Partition, Position, Sequence, command_topic};
 use crate::event_store::{Append, AppendError, Appended, EventStore, Expected, Record};
 use crate::metrics::{Counter, Metrics};
 use crate::port::clock::Clock;
-use crate::sandbox::{Catalog, RESERVED_KINDS, World};
+use crate::sandbox::{Catalog, NotTaken, RESERVED_KINDS, World};
 
 #[cfg(test)]
 mod tests;
@@ -143,18 +143,18 @@ impl Service {
             return Err(Error::ReservedType { kind: kind.into() });
         }
         let active = self.inner.catalog.active();
-        let Some(handler) = active.command_handler(kind) else {
-            if active.lacks(kind) {
-                return Err(Error::HandlerMissing { kind: kind.into() });
+        let Err(not_taken) = active.takes(kind, submission.command_type) else { return Ok(()) };
+        let handler = match not_taken {
+            NotTaken::By(handler) => handler,
+            NotTaken::HandlerMissing => return Err(Error::HandlerMissing { kind: kind.into() }),
+            NotTaken::NoHandler => {
+                let deciding = active.iter().filter(|h| matches!(h.handler.world(), World::Instance | World::Ontology));
+                let kinds =
+                    deciding.flat_map(|h| h.handler.description().kinds.iter().map(ToString::to_string)).collect();
+                return Err(Error::UnknownAggregateType { kind: kind.into(), known: list(kinds) });
             }
-            let deciding = active.iter().filter(|h| matches!(h.handler.world(), World::Instance | World::Ontology));
-            let kinds = deciding.flat_map(|h| h.handler.description().kinds.iter().map(ToString::to_string)).collect();
-            return Err(Error::UnknownAggregateType { kind: kind.into(), known: list(kinds) });
         };
         let commands = &handler.handler.description().commands;
-        if commands.iter().any(|command| command.name == submission.command_type) {
-            return Ok(());
-        }
         Err(Error::UnknownCommandType {
             command_type: identity::cut(submission.command_type),
             kind: kind.into(),

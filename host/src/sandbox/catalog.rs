@@ -26,6 +26,16 @@ pub struct ActiveHandler {
     pub handler: Arc<Handler>,
 }
 
+/// Why a command is decided by nobody.
+#[derive(Debug)]
+pub enum NotTaken<'a> {
+    /// The handler of the kind is in charge and could not be loaded.
+    HandlerMissing,
+    NoHandler,
+    /// The handler of the kind does not declare the command.
+    By(&'a ActiveHandler),
+}
+
 /// Why a set of handlers cannot be active together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogError {
@@ -122,6 +132,15 @@ impl Active {
     /// The handler that decides and folds aggregates of this kind.
     pub fn command_handler(&self, kind: &str) -> Option<&Arc<ActiveHandler>> {
         self.deciding.get(kind)
+    }
+
+    /// Whether some handler in charge decides this command of this kind.
+    pub fn takes(&self, kind: &str, command: &str) -> Result<(), NotTaken<'_>> {
+        let Some(handler) = self.command_handler(kind) else {
+            return Err(if self.lacks(kind) { NotTaken::HandlerMissing } else { NotTaken::NoHandler });
+        };
+        let is_taken = handler.handler.description().commands.iter().any(|known| known.name == command);
+        if is_taken { Ok(()) } else { Err(NotTaken::By(handler)) }
     }
 
     /// The projections of events of this kind, by name.

@@ -30,7 +30,7 @@ mod wit_0_1;
 #[cfg(test)]
 mod tests;
 
-pub use catalog::{Active, ActiveHandler, Catalog, CatalogError};
+pub use catalog::{Active, ActiveHandler, Catalog, CatalogError, NotTaken};
 pub use describe::{Collection, Contract, Description, Ordering, RESERVED_KINDS, Version};
 pub use engine::{Options, Sandbox};
 pub use failure::{Error, Failure, LimitKind};

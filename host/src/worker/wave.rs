@@ -14,7 +14,7 @@ use crate::error::{Classified, Kind};
 use crate::event_store::{AppendError, Appended, Record};
 use crate::failpoint;
 use crate::port::registry::Claimed;
-use crate::sandbox::ActiveHandler;
+use crate::sandbox::{ActiveHandler, NotTaken};
 use crate::state::held::BatchNumber;
 use crate::state::{Asked, Context, Error, Item, Place, Stream, finished};
 
@@ -178,13 +178,15 @@ impl Wave<'_> {
         let active = self.context.parts.catalog.active();
         decided.issued.iter().zip(&decided.names).find_map(|(append, name)| {
             let kind = append.aggregate.kind.as_str();
-            let Some(handler) = active.command_handler(kind) else {
-                let is_unknown = !active.lacks(kind);
-                return is_unknown.then(|| format!("it issues {name} for {kind}, which no active handler decides"));
-            };
-            let is_taken = handler.handler.description().commands.iter().any(|command| command.name == *name);
-            (!is_taken)
-                .then(|| format!("it issues {name} for {kind}, which its handler {} does not take", handler.name))
+            match active.takes(kind, name) {
+                Ok(()) | Err(NotTaken::HandlerMissing) => None,
+                Err(NotTaken::NoHandler) => {
+                    Some(format!("it issues {name} for {kind}, which no active handler decides"))
+                }
+                Err(NotTaken::By(handler)) => {
+                    Some(format!("it issues {name} for {kind}, which its handler {} does not take", handler.name))
+                }
+            }
         })
     }
 
